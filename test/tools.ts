@@ -1,0 +1,60 @@
+/** Which native tools the differential tests can call, and how a missing one is reported. */
+
+import { spawnSync } from 'node:child_process';
+import { describe } from 'vitest';
+
+/** Debian's package for each tool that a test may need. */
+const packages = {
+  'qemu-img': 'qemu-utils',
+  'qemu-io': 'qemu-utils',
+  gzip: 'gzip',
+  xz: 'xz-utils',
+  lz4: 'lz4',
+  zstd: 'zstd',
+  'mkfs.ext4': 'e2fsprogs',
+  sfdisk: 'fdisk',
+  losetup: 'mount',
+  mount: 'mount',
+  strace: 'strace',
+} as const;
+
+export type Tool = keyof typeof packages;
+
+/** True when `tool` is on the PATH (the system folders are searched too, for users without them on theirs). */
+export function hasTool(tool: Tool): boolean {
+  return spawnSync('sh', ['-c', `PATH=$PATH:/usr/sbin:/sbin command -v ${tool}`]).status === 0;
+}
+
+/**
+ * `describe` for tests that call `tools`. Where one is missing the whole block is reported as skipped, its title
+ * naming the package to install; with `SPARSECOPY_DEMAND_TOOLS=1` (as CI sets it) it fails instead.
+ */
+export function describeWith(tools: readonly Tool[], title: string, body: () => void): void {
+  const missing = tools.filter((tool) => !hasTool(tool));
+  if (missing.length === 0) {
+    describe(title, body);
+    return;
+  }
+  const wanted = `${title} (needs ${missing.map((tool) => `${tool}: apt install ${packages[tool]}`).join(', ')})`;
+  if (process.env['SPARSECOPY_DEMAND_TOOLS'] === '1') {
+    describe(wanted, (): void => {
+      throw new Error(`missing tools: ${missing.join(', ')}`);
+    });
+  } else {
+    describe.skip(wanted, body);
+  }
+}
+
+/** Runs a native tool to its end and gives its standard output. Throws with its standard error if it fails. */
+export function run(command: string, args: readonly string[], input?: Uint8Array): Buffer {
+  const result = spawnSync(command, args, {
+    ...(input === undefined ? {} : { input }),
+    env: { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` },
+    maxBuffer: 2 ** 30,
+  });
+  if (result.error !== undefined) throw result.error;
+  if (result.status !== 0) {
+    throw new Error(`${command} ${args.join(' ')}: exit ${result.status ?? -1}: ${result.stderr.toString()}`);
+  }
+  return result.stdout;
+}
