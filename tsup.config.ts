@@ -1,6 +1,6 @@
-import { defineConfig, type Options } from 'tsup';
+import { defineConfig } from 'tsup';
 
-const config: Options | ((overrides: Options) => Options) = {
+export default defineConfig({
   entry: { index: 'src/index.ts', sparsecopy: 'src/cli/sparsecopy.ts' },
   format: ['esm'],
   platform: 'node',
@@ -9,6 +9,4 @@ const config: Options | ((overrides: Options) => Options) = {
   sourcemap: true,
   clean: true,
   dts: { entry: { index: 'src/index.ts' } },
-};
-
-export default defineConfig(config);
+});

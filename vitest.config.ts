@@ -1,6 +1,6 @@
-import { defineConfig, type ViteUserConfig } from 'vitest/config';
+import { defineConfig } from 'vitest/config';
 
-const config: ViteUserConfig = defineConfig({
+export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     testTimeout: 60_000,
@@ -9,4 +9,3 @@ const config: ViteUserConfig = defineConfig({
     maxWorkers: 2,
   },
 });
-export default config;
