@@ -80,6 +80,7 @@ export function quoteUntrusted(text: string): string {
 export type Step =
   | 'source'
   | 'destination'
+  | 'seek'
   | 'check-read'
   | 'check-found'
   | 'write'
