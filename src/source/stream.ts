@@ -1,0 +1,140 @@
+/** Inputs that pass once: turning sources into byte streams, runs into bytes, and letting go of a stream that hangs. */
+
+import type { ByteStream, Run, Source } from '../types.ts';
+
+/** Read of a compressed file in pieces of this size, one ahead: large against a system call, small against the memory bar. */
+const PIECE = 256 * 1024;
+
+/** The bytes of `source` in order, read one piece ahead. */
+export async function* bytesOfSource(source: Source): AsyncGenerator<Uint8Array, void, void> {
+  const readPiece = (at: number): Promise<Uint8Array> => {
+    const piece = Buffer.allocUnsafeSlow(Math.min(PIECE, source.size - at));
+    const promise = source.read(piece, at).then(() => piece);
+    // It may fail while nobody waits; whoever asks for the piece gets the error.
+    promise.catch(() => undefined);
+    return promise;
+  };
+  if (source.size === 0) return;
+  let next: Promise<Uint8Array> | undefined = readPiece(0);
+  try {
+    for (let at = PIECE; next !== undefined; at += PIECE) {
+      const piece: Uint8Array = await next;
+      next = at < source.size ? readPiece(at) : undefined;
+      yield piece;
+    }
+  } finally {
+    await next?.catch(() => undefined);
+  }
+}
+
+/**
+ * `bytes`, until `signal` aborts: then the reader gets its reason at once, even where `bytes` never gives anything again
+ * (a pipe whose other end sleeps), and `bytes` is told to stop.
+ */
+export function cancellable(bytes: ByteStream, signal: AbortSignal): ByteStream {
+  return {
+    [Symbol.asyncIterator](): AsyncIterator<Uint8Array> {
+      const iterator = bytes[Symbol.asyncIterator]();
+      const cancelled = new Promise<never>((_resolve, reject) => {
+        const onAbort = (): void => {
+          reject(signal.reason as Error);
+          void Promise.resolve(iterator.return?.()).catch(() => undefined);
+        };
+        if (signal.aborted) onAbort();
+        else signal.addEventListener('abort', onAbort, { once: true });
+      });
+      cancelled.catch(() => undefined);
+      return {
+        next: () => Promise.race([cancelled, iterator.next()]),
+        async return(): Promise<IteratorResult<Uint8Array>> {
+          if (!signal.aborted) await iterator.return?.();
+          return { done: true, value: undefined };
+        },
+      };
+    },
+  };
+}
+
+/** `bytes`, calling `count` with the length of each piece. */
+export async function* counted(
+  bytes: ByteStream,
+  count: (length: number) => void,
+): AsyncGenerator<Uint8Array, void, void> {
+  for await (const piece of bytes) {
+    count(piece.length);
+    yield piece;
+  }
+}
+
+/** Each piece of `bytes` as a run. */
+export async function* runsOf(bytes: ByteStream): AsyncGenerator<Run, void, void> {
+  for await (const piece of bytes) if (piece.length > 0) yield { kind: 'data', bytes: piece };
+}
+
+/** Shared by all; never written to. */
+const zeros = Buffer.alloc(64 * 1024);
+
+/** `runs` as bytes: the zeros that nobody made are made now. */
+export async function* bytesOfRuns(
+  runs: AsyncIterable<Run>,
+): AsyncGenerator<Uint8Array, void, void> {
+  for await (const run of runs) {
+    if (run.kind === 'data') yield run.bytes;
+    else {
+      for (let left = run.length; left > 0; left -= zeros.length) {
+        yield left < zeros.length ? zeros.subarray(0, left) : zeros;
+      }
+    }
+  }
+}
+
+/**
+ * The first `length` bytes of `runs` (fewer when they end before), and the whole of `runs` again, from its start.
+ * The caller must consume or return the second, which then closes `runs`.
+ */
+export async function peekRuns(
+  runs: AsyncIterable<Run>,
+  length: number,
+): Promise<{ head: Uint8Array; runs: AsyncGenerator<Run, void, void> }> {
+  const iterator = runs[Symbol.asyncIterator]();
+  const seen: Run[] = [];
+  const head = Buffer.alloc(length);
+  let filled = 0;
+  let ended = false;
+  try {
+    while (filled < length) {
+      const next = await iterator.next();
+      if (next.done === true) {
+        ended = true;
+        break;
+      }
+      const run = next.value;
+      seen.push(run);
+      if (run.kind === 'data') {
+        head.set(run.bytes.subarray(0, length - filled), filled);
+        filled += run.bytes.length;
+      } else filled += run.length;
+    }
+  } catch (error) {
+    await Promise.resolve(iterator.return?.()).catch(() => undefined);
+    throw error;
+  }
+  return { head: head.subarray(0, Math.min(filled, length)), runs: replay(seen, iterator, ended) };
+}
+
+async function* replay(
+  seen: Run[],
+  iterator: AsyncIterator<Run>,
+  ended: boolean,
+): AsyncGenerator<Run, void, void> {
+  try {
+    for (let run = seen.shift(); run !== undefined; run = seen.shift()) yield run;
+    while (!ended) {
+      const next = await iterator.next();
+      if (next.done === true) ended = true;
+      else yield next.value;
+    }
+  } finally {
+    if (!ended) await iterator.return?.();
+  }
+}
