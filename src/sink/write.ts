@@ -1,0 +1,100 @@
+/** The only place that writes to files: positioned, complete, several in flight, and never quiet about a full disk. */
+
+import * as fs from 'node:fs';
+import { promisify } from 'node:util';
+import { markStep } from '../errors.ts';
+
+const write = promisify(fs.write);
+const fdatasync = promisify(fs.fdatasync);
+
+/** Writes in flight. The page cache takes them at the speed of memory; more than a few only hold buffers. */
+const WRITE_DEPTH = 4;
+
+/**
+ * Writes all of `bytes` at `position`. Node reports a partial write, and no error, when the disk fills up or a limit is
+ * reached: the rest is tried again, which brings the error out.
+ * @throws the system's error; `ENOSPC` when a write takes nothing.
+ */
+export async function writeFully(fd: number, bytes: Uint8Array, position: number): Promise<void> {
+  let done = 0;
+  while (done < bytes.length) {
+    const { bytesWritten } = await write(fd, bytes, done, bytes.length - done, position + done);
+    if (bytesWritten === 0) {
+      throw Object.assign(new Error('ENOSPC: no space left on device, write'), {
+        code: 'ENOSPC',
+        syscall: 'write',
+      });
+    }
+    done += bytesWritten;
+  }
+}
+
+export interface Writer {
+  /**
+   * Starts a write of `bytes` at `position`; resolves as soon as another may be started. `release` is called when the
+   * bytes are no longer needed.
+   * @throws the error of any write that has failed.
+   */
+  write(bytes: Uint8Array, position: number, release?: () => void): Promise<void>;
+  /** Resolves when no write is in flight. @throws as `write` does. */
+  drain(): Promise<void>;
+  /** Resolves when no write is in flight, whatever became of them. */
+  settle(): Promise<void>;
+  /** Bytes written so far. */
+  readonly bytesWritten: number;
+}
+
+export interface WriterOptions {
+  /** Bytes after which `fdatasync` is called, each time; the C tool's `-y`. Its errors are errors. */
+  readonly syncEvery?: number;
+  /** Called when a write in flight fails, so that nobody waits for an input that is of no more use. */
+  readonly onError?: (error: unknown) => void;
+}
+
+/** A writer to the open descriptor `fd`. */
+export function makeWriter(fd: number, options: WriterOptions = {}): Writer {
+  const flying = new Set<Promise<void>>();
+  let failure: { error: unknown } | undefined;
+  let unsynced = 0;
+
+  const fail = (error: unknown): void => {
+    failure ??= { error: markStep(error, 'write') };
+    options.onError?.(error);
+  };
+  const check = (): void => {
+    if (failure !== undefined) throw failure.error;
+  };
+  const settle = async (): Promise<void> => {
+    while (flying.size > 0) await Promise.all(flying);
+  };
+
+  return {
+    bytesWritten: 0,
+    async write(bytes, position, release): Promise<void> {
+      check();
+      const flight: Promise<void> = writeFully(fd, bytes, position)
+        .then(() => {
+          (this as { bytesWritten: number }).bytesWritten += bytes.length;
+        }, fail)
+        .finally(() => {
+          flying.delete(flight);
+          release?.();
+        });
+      flying.add(flight);
+      unsynced += bytes.length;
+      if (options.syncEvery !== undefined && unsynced >= options.syncEvery) {
+        unsynced = 0;
+        await settle();
+        check();
+        await fdatasync(fd).catch(fail);
+      }
+      if (flying.size >= WRITE_DEPTH) await Promise.race(flying);
+      check();
+    },
+    async drain(): Promise<void> {
+      await settle();
+      check();
+    },
+    settle,
+  };
+}
