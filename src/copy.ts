@@ -1,0 +1,223 @@
+/** The main job: a disk image of any kind in, sparse raw out, and a report of what was there. */
+
+import { Readable, type Writable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { makePool } from './chunk/pool.ts';
+import { DEFAULT_BLOCK_SIZE, tally } from './chunk/tally.ts';
+import { DEFAULT_GRAIN, checkBlockSize, detectZeros } from './chunk/zeros.ts';
+import { SparsecopyError, markStep } from './errors.ts';
+import { open, type Input, type Opened, type OpenOptions } from './open.ts';
+import { openDestination } from './sink/destination.ts';
+import type { Sink } from './sink/sink.ts';
+import type { Chunk, CodecName, FormatName } from './types.ts';
+
+/** Sizes and positions are in bytes. */
+export interface CopyOptions extends OpenOptions {
+  /** What counts as a zero block in `diskSize`, and under an existing destination; default 512. */
+  readonly blockSize?: number;
+  /** Lay the disk over an existing file instead of replacing it. It is written in place. */
+  readonly overlay?: boolean;
+  /** Over an existing file or device: trust that it is zero wherever the disk is zero, do not read it. */
+  readonly nocheck?: boolean;
+  /** Copy at most so much of the disk. */
+  readonly maxWrite?: number;
+  /** Fail when the disk is larger than `maxWrite`. */
+  readonly errorRemainder?: boolean;
+  /** Where in the destination the disk starts; default 0. */
+  readonly seek?: number;
+  /** Size of a regular file at the end; default the end of the disk, or the old size if that is larger (`overlay`). */
+  readonly finalSize?: number;
+  /** The first block of the destination must be zero, if it exists. */
+  readonly check?: boolean;
+  /** `fdatasync` after each so many bytes written. */
+  readonly syncEvery?: number;
+  /** Called about ten times a second, and once at the end. */
+  readonly onProgress?: (progress: Progress) => void;
+  /** Aborts the copy: its promise rejects with the signal's reason, and nothing partial is left. */
+  readonly signal?: AbortSignal;
+}
+
+/** How far a copy is, in bytes. */
+export interface Progress {
+  /** Of the input as it came. */
+  readonly sourceBytes: number;
+  /** Size of the input, when known. */
+  readonly sourceTotal: number | undefined;
+  /** Of the disk, zeros included. */
+  readonly virtualBytes: number;
+  /** Size of the disk, when known. */
+  readonly virtualTotal: number | undefined;
+  /** Of the disk's actual non-zero data so far. */
+  readonly diskSize: number;
+}
+
+/** What a copy found and did. Sizes are in bytes. */
+export interface Report {
+  readonly format: FormatName;
+  /** The compressions that were peeled, outermost first. */
+  readonly codecs: readonly CodecName[];
+  /** The disk with its zeros, as far as it was copied. */
+  readonly virtualSize: number;
+  /** Actual non-zero data: bytes in blocks of `blockSize` that are not all zero. */
+  readonly diskSize: number;
+  /** What the format has allocated: holes, unallocated and zero clusters excluded. A stream of raw bytes is all allocated. */
+  readonly allocatedSize: number;
+  /** Of the input as it came. */
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+  /** What the output occupies (`st_blocks * 512`); absent for devices and streams. */
+  readonly sizeOnDisk: number | undefined;
+  /** Bytes of zero blocks that were written because an existing destination was not zero there. */
+  readonly nonZeroDestination: number;
+  readonly durationMs: number;
+}
+
+/** Progress is told at most this often. */
+const PROGRESS_MS = 100;
+
+/**
+ * Copies the disk in `source` to `destination`: a path (a new file, or a device), `-` (standard output) or a Writable.
+ * A file is complete or absent: written beside its final name, synced, then renamed.
+ *
+ * @throws SparsecopyError for everything that is refused; system errors as they come; the signal's reason on abort.
+ * @throws RangeError when a size is not a non-negative integer.
+ */
+export async function sparsecopy(
+  source: Input,
+  destination: string | Writable,
+  options: CopyOptions = {},
+): Promise<Report> {
+  const started = performance.now();
+  checkSizes(options);
+  options.signal?.throwIfAborted();
+
+  const opened = await open(source, options);
+  try {
+    const { maxWrite } = options;
+    const expectedSize =
+      opened.virtualSize === undefined
+        ? undefined
+        : Math.min(opened.virtualSize, maxWrite ?? Infinity);
+    const { sink, looksAtZeros } = await openDestination(destination, {
+      ...options,
+      expectedSize,
+      sourceIdentity: opened.identity,
+    });
+    const blockSize = options.blockSize ?? DEFAULT_BLOCK_SIZE;
+    const counter = tally({ blockSize });
+    let dataLength = 0;
+    const stages = [
+      Readable.from(
+        chunksUpTo(opened, options, (length) => {
+          dataLength += length;
+        }),
+        { objectMode: true, highWaterMark: 1 },
+      ),
+      detectZeros({ blockSize: looksAtZeros ? blockSize : DEFAULT_GRAIN }),
+      counter,
+    ];
+    const tell = (): void =>
+      options.onProgress?.({
+        sourceBytes: opened.bytesRead,
+        sourceTotal: opened.sourceSize,
+        virtualBytes: counter.totals.virtualSize,
+        virtualTotal: expectedSize,
+        diskSize: counter.totals.diskSize,
+      });
+    const timer = setInterval(tell, PROGRESS_MS).unref();
+    try {
+      await run(opened, stages, sink, options.signal);
+    } finally {
+      clearInterval(timer);
+    }
+    tell();
+    return {
+      format: opened.format,
+      codecs: opened.codecs,
+      ...counter.totals,
+      allocatedSize: opened.disk === undefined ? counter.totals.virtualSize : dataLength,
+      bytesRead: opened.bytesRead,
+      bytesWritten: sink.bytesWritten,
+      sizeOnDisk: sink.sizeOnDisk,
+      nonZeroDestination: sink.nonZeroDestination,
+      durationMs: Math.round(performance.now() - started),
+    };
+  } finally {
+    await opened[Symbol.asyncDispose]();
+  }
+}
+
+/** The disk up to `maxWrite`. @throws SparsecopyError `LIMIT` when there is more and that is an error. */
+async function* chunksUpTo(
+  opened: Opened,
+  { maxWrite, errorRemainder }: CopyOptions,
+  onData: (length: number) => void,
+): AsyncGenerator<Chunk, void, void> {
+  if (maxWrite === undefined) {
+    for await (const chunk of opened.chunks({ pool: makePool() })) {
+      if (chunk.kind === 'data') onData(chunk.length);
+      yield chunk;
+    }
+    return;
+  }
+  const remainder = (): SparsecopyError =>
+    new SparsecopyError('LIMIT', `has more than the ${maxWrite} bytes that may be written`, {
+      source: opened.name,
+      limit: 'maxWrite',
+      expected: maxWrite,
+    });
+  if (errorRemainder === true && (opened.virtualSize ?? 0) > maxWrite) {
+    throw markStep(remainder(), 'remainder');
+  }
+  // One byte more tells whether there is a remainder; nobody waits for it when nobody asks.
+  const end = errorRemainder === true ? maxWrite + 1 : maxWrite;
+  if (end === 0) return;
+  for await (const chunk of opened.chunks({ pool: makePool(), end })) {
+    const length = Math.min(chunk.length, maxWrite - chunk.offset);
+    if (errorRemainder === true && length < chunk.length) throw markStep(remainder(), 'remainder');
+    if (length <= 0) return;
+    if (chunk.kind === 'data') onData(length);
+    yield length === chunk.length ? chunk : cut(chunk, length);
+    if (chunk.offset + chunk.length >= end) return;
+  }
+}
+
+/** The first `length` bytes of `chunk`. */
+function cut(chunk: Chunk, length: number): Chunk {
+  return chunk.kind === 'zero'
+    ? { ...chunk, length }
+    : { ...chunk, length, bytes: chunk.bytes.subarray(0, length) };
+}
+
+/** Runs the pipeline to its end; when it rejects, nothing of it is open any more. */
+async function run(
+  opened: Opened,
+  stages: readonly NodeJS.ReadWriteStream[] | readonly Readable[],
+  sink: Sink,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  // Whatever ends the copy must also end the wait for an input that may never give anything again.
+  const onAbort = (): void => opened.cancel(signal?.reason);
+  signal?.addEventListener('abort', onAbort, { once: true });
+  sink.once('error', (error) => opened.cancel(error));
+  const closed = new Promise((resolve) => sink.once('close', resolve));
+  try {
+    await pipeline([...stages, sink], { signal });
+  } catch (error) {
+    throw signal?.aborted === true ? signal.reason : markStep(error, 'source');
+  } finally {
+    signal?.removeEventListener('abort', onAbort);
+    await closed;
+  }
+}
+
+/** @throws RangeError when one of the sizes is not a non-negative integer. */
+function checkSizes(options: CopyOptions): void {
+  if (options.blockSize !== undefined) checkBlockSize(options.blockSize);
+  for (const name of ['maxWrite', 'seek', 'finalSize', 'syncEvery'] as const) {
+    const value = options[name];
+    if (value !== undefined && (!Number.isSafeInteger(value) || value < 0)) {
+      throw new RangeError(`${name} must be a non-negative integer of bytes, found ${value}`);
+    }
+  }
+}
