@@ -24,7 +24,7 @@ export function noise(length: number, seed = 1): Buffer {
     state ^= state >>> 17;
     state ^= state << 5;
     state >>>= 0;
-    bytes[at] = (state & 0xff) || 1;
+    bytes[at] = state & 0xff || 1;
   }
   return bytes;
 }
