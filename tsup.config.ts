@@ -5,6 +5,8 @@ export default defineConfig({
   format: ['esm'],
   platform: 'node',
   target: 'node20',
+  // Optional and native: never bundled, looked for when they are needed.
+  external: [/^lz4(\/|$)/, /^fs-ext(\/|$)/],
   splitting: true,
   sourcemap: true,
   clean: true,

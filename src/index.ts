@@ -2,3 +2,32 @@
 
 export { sparsecopy } from './copy.ts';
 export type { CopyOptions, Progress, Report } from './copy.ts';
+export { info, map } from './inspect.ts';
+export type { ImageInfo } from './inspect.ts';
+export type { Input, OpenOptions } from './open.ts';
+
+export { chunksOf, decompress } from './stages.ts';
+export type { DecompressOptions } from './stages.ts';
+export { detectZeros } from './chunk/zeros.ts';
+export type { DetectZerosOptions } from './chunk/zeros.ts';
+export { tally } from './chunk/tally.ts';
+export type { Tally, TallyOptions, Totals } from './chunk/tally.ts';
+export { flatten } from './chunk/flatten.ts';
+export { sparseFile } from './sink/sparse-file.ts';
+export type { SparseFileOptions } from './sink/sparse-file.ts';
+export type { Sink } from './sink/sink.ts';
+
+export { SparsecopyError, isSparsecopyError } from './errors.ts';
+export type { ErrorCode, ErrorDetails } from './errors.ts';
+export type { Limits } from './limits.ts';
+export type {
+  ByteStream,
+  Chunk,
+  CodecName,
+  DataChunk,
+  Extent,
+  FormatName,
+  ImageDetails,
+  Source,
+  ZeroChunk,
+} from './types.ts';

@@ -1,5 +1,6 @@
 /** What a failure looks like from outside: the exit status of the C tool, and one line that says what went wrong. */
 
+import { getSystemErrorMap } from 'node:util';
 import { SparsecopyError, stepOf, type Step } from '../errors.ts';
 
 export const EXIT_USAGE = 1;
@@ -46,8 +47,7 @@ export function exitStatus(error: unknown): number {
 export function errorLine(error: unknown, source: string, destination: string): string {
   if (error instanceof SparsecopyError) return error.message;
   const { code, message } = error as NodeJS.ErrnoException;
-  // Node's form is `ENOSPC: no space left on device, write`.
-  const reason = code === undefined ? undefined : /^[A-Z0-9]+: ([^,]*)/.exec(message)?.[1];
+  const reason = [...getSystemErrorMap().values()].find(([name]) => name === code)?.[1];
   const step = stepOf(error);
   if (step === undefined || reason === undefined || code === undefined) return message;
   return `${places[step](source, destination)}: ${reason} (${code})`;

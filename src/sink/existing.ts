@@ -78,12 +78,6 @@ export function existingFile(path: string, options: ExistingOptions = {}): Sink 
     const first = ranges[0];
     const last = ranges.at(-1);
     if (first === undefined || last === undefined || writer === undefined) return;
-    const dirty: { start: number; end: number }[] = [];
-    const mark = (from: number, to: number): void => {
-      const previous = dirty.at(-1);
-      if (previous !== undefined && from < alignUp(previous.end, WRITE_GRAIN)) previous.end = to;
-      else dirty.push({ start: from, end: to });
-    };
     const mustLook = options.nocheck !== true && ranges.some(({ kind }) => kind === 'zero');
     const there = mustLook
       ? await inStep(
@@ -91,6 +85,14 @@ export function existingFile(path: string, options: ExistingOptions = {}): Sink 
           readOld(last.end - first.start, seek + windowStart + first.start),
         )
       : undefined;
+    const dirty: { start: number; end: number }[] = [];
+    const mark = (from: number, to: number): void => {
+      const previous = dirty.at(-1);
+      // What lies between two dirty ranges has been looked at, and is zero on both sides, or else is not to be touched.
+      const reach = there === undefined ? 1 : WRITE_GRAIN;
+      if (previous !== undefined && from < alignUp(previous.end + 1, reach)) previous.end = to;
+      else dirty.push({ start: from, end: to });
+    };
     for (const range of ranges) {
       if (range.kind === 'data') mark(range.start, range.end);
       else if (there !== undefined) {
@@ -104,7 +106,6 @@ export function existingFile(path: string, options: ExistingOptions = {}): Sink 
         }
       }
     }
-    // The ranges between the dirty ones of one grain are zero on both sides, or not to be looked at (`nocheck`).
     for (const { start, end: stop } of dirty) {
       await writer.write(content.subarray(start, stop), seek + windowStart + start);
     }
@@ -136,7 +137,7 @@ export function existingFile(path: string, options: ExistingOptions = {}): Sink 
           asBuffer(chunk.bytes).copy(content, at - start, at - chunk.offset, stop - chunk.offset);
         } else content.fill(0, at - start, stop - start);
         const last = ranges.at(-1);
-        if (last !== undefined && at - start < last.end) await endWindow();
+        if (last !== undefined && at - start !== last.end) await endWindow();
         ranges.push({ kind: chunk.kind, start: at - start, end: stop - start });
         at = stop;
       }
