@@ -7,7 +7,7 @@ export function viewOf(bytes: Uint8Array): DataView {
 
 /** The same bytes as a Buffer, without a copy. */
 export function asBuffer(bytes: Uint8Array): Buffer {
-  return bytes instanceof Buffer
+  return Buffer.isBuffer(bytes)
     ? bytes
     : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -167,11 +167,11 @@ interface Begun {
   readonly format: Format;
   readonly sourceSize: number | undefined;
   readonly identity: FileIdentity | undefined;
-  bytesRead(): number;
-  cancel(reason: unknown): void;
-  /** Things to dispose of before the input. */
+  readonly bytesRead: () => number;
+  readonly cancel: (reason: unknown) => void;
+  /** What else is to be disposed of, before the input. */
   readonly toDispose: (() => PromiseLike<unknown>)[];
-  dispose(): Promise<void>;
+  readonly dispose: () => Promise<void>;
 }
 
 async function begin(input: Input, options: OpenOptions): Promise<Begun> {

@@ -329,7 +329,9 @@ describe('the bugs of the C tool, right here', () => {
   test('7: small blocks do not mean small writes', () => {
     const cwd = folderWith({ src: noise(8 * 2 ** 20) });
     const { stdout } = shell('strace -f -qq -e trace=pwrite64 $SC -q src dst 2>&1', { cwd });
-    const sizes = [...stdout.matchAll(/pwrite64\(.*?, (\d+), \d+(?:\)| <unf)/g)].map((match) => Number(match[1]));
+    const sizes = [...stdout.matchAll(/pwrite64\(.*?, (\d+), \d+(?:\)| <unf)/g)].map((match) =>
+      Number(match[1]),
+    );
     expect(sizes.reduce((sum, size) => sum + size, 0)).toBe(8 * 2 ** 20);
     expect(sizes.length).toBeLessThanOrEqual(8);
   });

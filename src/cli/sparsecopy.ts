@@ -24,16 +24,18 @@ async function main(argv: readonly string[]): Promise<void> {
   let destination = '';
   try {
     const { options, operands } = parseCommandLine(argv);
-    if (options.has('help')) return void process.stdout.write(helpText());
-    if (options.has('version')) return void process.stdout.write(`sparsecopy ${version()}\n`);
-    source = operands[1] ?? '';
-    if (operands[0] === 'info') return await printInfo(onlyOperand(operands), options);
-    if (operands[0] === 'map') return await printMap(onlyOperand(operands), options);
-    if (operands.length !== 2) {
-      throw new UsageError(`SOURCE and DEST are needed, found ${operands.length} operands`);
+    if (options.has('help')) process.stdout.write(helpText());
+    else if (options.has('version')) process.stdout.write(`sparsecopy ${version()}\n`);
+    else if (operands[0] === 'info' || operands[0] === 'map') {
+      source = onlyOperand(operands);
+      await (operands[0] === 'info' ? printInfo(source, options) : printMap(source, options));
+    } else {
+      if (operands.length !== 2) {
+        throw new UsageError(`SOURCE and DEST are needed, found ${operands.length} operands`);
+      }
+      [source = '', destination = ''] = operands;
+      await copy(source, destination, options);
     }
-    [source = '', destination = ''] = operands;
-    await copy(source, destination, options);
   } catch (error) {
     if (error instanceof UsageError) {
       process.stderr.write(`sparsecopy: ${error.message}\nTry 'sparsecopy --help'.\n`);

@@ -36,7 +36,7 @@ export function infoText(info: ImageInfo, quote: (text: string) => string): stri
     ['backing format', info.backingFormat === undefined ? undefined : quote(info.backingFormat)],
     ['data file', info.dataFile === undefined ? undefined : quote(info.dataFile)],
     ['encryption', info.encryption],
-    ['snapshots', info.snapshotCount === undefined ? undefined : `${info.snapshotCount}`],
+    ['snapshots', info.snapshotCount ? `${info.snapshotCount}` : undefined],
     ['features', info.features?.length ? info.features.join(', ') : undefined],
   ];
   return lines

@@ -47,7 +47,7 @@ export async function openDestination(
     }
     refuseSeek(name, options);
     return {
-      sink: flat(target === '-' ? process.stdout : (target as Writable)),
+      sink: flat(target === '-' ? process.stdout : target),
       looksAtZeros: false,
     };
   }

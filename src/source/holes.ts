@@ -19,7 +19,7 @@ function loadSeek(): Promise<SeekSync | undefined> {
     if (process.env['SPARSECOPY_NATIVE'] === '0' || process.platform !== 'linux') return undefined;
     try {
       const fsExt = await import('fs-ext');
-      return fsExt.default.seekSync as unknown as SeekSync;
+      return fsExt.default.seekSync;
     } catch {
       return undefined;
     }
