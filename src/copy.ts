@@ -6,9 +6,10 @@ import { makePool } from './chunk/pool.ts';
 import { DEFAULT_BLOCK_SIZE, tally } from './chunk/tally.ts';
 import { DEFAULT_GRAIN, checkBlockSize, detectZeros } from './chunk/zeros.ts';
 import { SparsecopyError, markStep } from './errors.ts';
-import { open, type Input, type Opened, type OpenOptions } from './open.ts';
+import { open, type Opened, type OpenOptions } from './open.ts';
 import { openDestination } from './sink/destination.ts';
 import type { Sink } from './sink/sink.ts';
+import type { Input } from './source/input.ts';
 import type { Chunk, CodecName, FormatName } from './types.ts';
 
 /** Sizes and positions are in bytes. */

@@ -4,7 +4,8 @@ export { sparsecopy } from './copy.ts';
 export type { CopyOptions, Progress, Report } from './copy.ts';
 export { info, map } from './inspect.ts';
 export type { ImageInfo } from './inspect.ts';
-export type { Input, OpenOptions } from './open.ts';
+export type { OpenOptions } from './open.ts';
+export type { Input } from './source/input.ts';
 
 export { chunksOf, decompress } from './stages.ts';
 export type { DecompressOptions } from './stages.ts';

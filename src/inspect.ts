@@ -1,7 +1,8 @@
 /** Looks at an image without writing: what its headers and tables say, and where its data lies. */
 
 import { DEFAULT_GRAIN, makeZeroSplitter } from './chunk/zeros.ts';
-import { identify, open, type Input, type OpenOptions } from './open.ts';
+import { identify, open, type OpenOptions } from './open.ts';
+import type { Input } from './source/input.ts';
 import type { Chunk, CodecName, Extent, ImageDetails } from './types.ts';
 
 /** What `info` tells; sizes are in bytes. */

@@ -1,7 +1,5 @@
 /** From a name or a stream to a disk: the input found, its compressions peeled, its format recognised. */
 
-import * as fs from 'node:fs';
-import { Readable } from 'node:stream';
 import { gather } from './chunk/gather.ts';
 import type { Pool } from './chunk/pool.ts';
 import { readChunks } from './chunk/read.ts';
@@ -10,17 +8,17 @@ import { SparsecopyError, inStep } from './errors.ts';
 import { detectFormat, formats } from './format/index.ts';
 import { defaultLimits, type Limits } from './limits.ts';
 import { bufferSource } from './source/buffer.ts';
-import { fileSource, openFile, type FileSource } from './source/file.ts';
+import { findInput, type FoundInput, type Input } from './source/input.ts';
 import {
   bytesOfRuns,
   bytesOfSource,
   cancellable,
-  counted,
+  countedBytes,
   peekRuns,
   runsOf,
 } from './source/stream.ts';
 import { spool } from './spool.ts';
-import { identityOf, kindOf, type FileIdentity } from './stat.ts';
+import type { FileIdentity } from './stat.ts';
 import type {
   ByteStream,
   Chunk,
@@ -32,9 +30,6 @@ import type {
   Run,
   Source,
 } from './types.ts';
-
-/** What can be opened: a path, `-` (standard input), a stream or async iterable of bytes, or a Source. */
-export type Input = string | Readable | AsyncIterable<Uint8Array> | Source;
 
 export interface OpenOptions {
   /** The image's format; by default it is recognised. An image that is declared qcow2 and is not is refused. */
@@ -70,15 +65,6 @@ export interface Opened extends AsyncDisposable {
   chunks(options?: { readonly end?: number; readonly pool?: Pool }): AsyncIterable<Chunk>;
   /** Makes whoever waits for the input get `reason` at once. */
   cancel(reason: unknown): void;
-}
-
-/** An input before anything is known of its content. */
-interface RawInput {
-  readonly name: string;
-  readonly source?: FileSource | Source;
-  readonly bytes?: ByteStream;
-  readonly identity?: FileIdentity | undefined;
-  readonly dispose: () => PromiseLike<void>;
 }
 
 /**
@@ -176,29 +162,28 @@ interface Begun {
 
 async function begin(input: Input, options: OpenOptions): Promise<Begun> {
   const limits = { ...defaultLimits, ...options.limits };
-  const raw = await findInput(input);
+  const found = await findInput(input);
   const stop = new AbortController();
   let bytesRead = 0;
   const count = (length: number): void => {
     bytesRead += length;
   };
-  const toDispose: (() => PromiseLike<unknown>)[] = [raw.dispose];
+  const toDispose: (() => PromiseLike<unknown>)[] = [found.dispose];
   const dispose = async (): Promise<void> => {
     for (let step = toDispose.pop(); step !== undefined; step = toDispose.pop()) await step();
   };
   try {
-    const source = raw.source === undefined ? undefined : countedSource(raw.source, count);
-    const peeled = await peel(source, raw, options, limits, stop.signal, count);
+    const peeled = await peel(counted(found, count), options, limits, stop.signal);
     const { runs } = peeled;
     if (runs !== undefined) toDispose.push(() => runs.return());
     const probe = { head: peeled.head, size: peeled.source?.size };
     return {
-      name: raw.name,
+      name: found.name,
       limits,
       peeled,
-      format: chooseFormat(raw.name, options.format, probe),
-      sourceSize: source?.size,
-      identity: raw.identity,
+      format: chooseFormat(found.name, options.format, probe),
+      sourceSize: found.source?.size,
+      identity: found.identity,
       bytesRead: () => bytesRead,
       cancel: (reason) => stop.abort(reason),
       toDispose,
@@ -235,54 +220,51 @@ type Peeled = { readonly head: Uint8Array; readonly codecs: readonly CodecName[]
 );
 
 async function peel(
-  source: Source | undefined,
-  raw: RawInput,
+  input: FoundInput,
   options: OpenOptions,
   limits: Limits,
   signal: AbortSignal,
-  count: (length: number) => void,
 ): Promise<Peeled> {
-  const names: CodecName[] = [];
-  let passing: { head: Uint8Array; runs: AsyncGenerator<Run, void, void> } | undefined;
+  const { name, source } = input;
+  const codecNames: CodecName[] = [];
   let head: Uint8Array;
-  if (source !== undefined) {
+  let passing: Awaited<ReturnType<typeof peekRuns>> | undefined;
+  if (source === undefined) {
+    passing = await peekRuns(runsOf(cancellable(input.bytes, signal)), limits.probeHead);
+    head = passing.head;
+  } else {
     head = Buffer.alloc(Math.min(limits.probeHead, source.size));
     await source.read(head, 0);
-  } else {
-    const bytes = cancellable(raw.bytes ?? Readable.from([]), signal);
-    passing = await peekRuns(runsOf(counted(bytes, count)), limits.probeHead);
-    head = passing.head;
   }
   try {
     for (;;) {
       const codec = options.decompress === false ? undefined : detectCodec(head);
       if (codec === undefined) break;
-      if (names.length === limits.codecLayers) {
+      if (codecNames.length === limits.codecLayers) {
         throw new SparsecopyError(
           'LIMIT',
           `is compressed more than ${limits.codecLayers} times over`,
-          {
-            source: raw.name,
-            limit: 'codecLayers',
-            expected: limits.codecLayers,
-          },
+          { source: name, limit: 'codecLayers', expected: limits.codecLayers },
         );
       }
-      names.push(codec.name);
-      const inner: ByteStream =
-        passing !== undefined
-          ? bytesOfRuns(passing.runs)
-          : cancellable(bytesOfSource(source as Source), signal);
-      passing = await peekRuns(codec.decode(inner, { name: raw.name, limits }), limits.probeHead);
+      codecNames.push(codec.name);
+      const inner = passing === undefined ? bytesOfInput(input, signal) : bytesOfRuns(passing.runs);
+      passing = await peekRuns(codec.decode(inner, { name, limits }), limits.probeHead);
       head = passing.head;
     }
   } catch (error) {
     await passing?.runs.return();
     throw error;
   }
-  return passing === undefined
-    ? { head, codecs: names, source: source as Source }
-    : { head, codecs: names, runs: passing.runs };
+  if (passing !== undefined) return { head, codecs: codecNames, runs: passing.runs };
+  return { head, codecs: codecNames, source: source as Source };
+}
+
+function bytesOfInput(input: FoundInput, signal: AbortSignal): ByteStream {
+  return cancellable(
+    input.source === undefined ? input.bytes : bytesOfSource(input.source),
+    signal,
+  );
 }
 
 function chooseFormat(
@@ -300,84 +282,21 @@ function chooseFormat(
   });
 }
 
-/** `source`, telling `count` how much is read of it. */
-function countedSource(source: Source, count: (length: number) => void): Source {
+/** `input`, telling `count` how much is read of it. Whoever found it disposes of it. */
+function counted(input: FoundInput, count: (length: number) => void): FoundInput {
+  const { source } = input;
+  if (source === undefined) return { ...input, bytes: countedBytes(input.bytes, count) };
   return {
-    name: source.name,
-    size: source.size,
-    async read(into, offset): Promise<void> {
-      await source.read(into, offset);
-      count(into.length);
-    },
-    extents: (start, end) => source.extents(start, end),
-    // Whoever found the input disposes of it.
-    [Symbol.asyncDispose]: () => Promise.resolve(),
-  };
-}
-
-function isSource(input: object): input is Source {
-  return 'extents' in input && 'read' in input && 'size' in input;
-}
-
-async function findInput(input: Input): Promise<RawInput> {
-  if (typeof input !== 'string') {
-    if (isSource(input)) {
-      // The caller's, who also disposes of it.
-      return { name: input.name, source: input, dispose: () => Promise.resolve() };
-    }
-    return streamInput(input, 'input stream');
-  }
-  if (input === '-') return standardInput();
-  const stats = await fs.promises.stat(input);
-  if (stats.isFile() || stats.isBlockDevice()) {
-    const source = await openFile(input);
-    return {
-      name: input,
-      source,
-      identity: source.identity,
-      dispose: () => source[Symbol.asyncDispose](),
-    };
-  }
-  if (stats.isCharacterDevice() || stats.isFIFO()) {
-    return { ...streamInput(fs.createReadStream(input), input), identity: identityOf(stats) };
-  }
-  throw new SparsecopyError('SOURCE', `is ${kindOf(stats)}, which cannot be read as an image`, {
-    source: input,
-    found: kindOf(stats),
-  });
-}
-
-function streamInput(bytes: Readable | AsyncIterable<Uint8Array>, name: string): RawInput {
-  return {
-    name,
-    bytes,
-    dispose: () => {
-      if (bytes instanceof Readable) bytes.destroy();
-      return Promise.resolve();
+    ...input,
+    source: {
+      name: source.name,
+      size: source.size,
+      async read(into, offset): Promise<void> {
+        await source.read(into, offset);
+        count(into.length);
+      },
+      extents: (start, end) => source.extents(start, end),
+      [Symbol.asyncDispose]: () => Promise.resolve(),
     },
   };
-}
-
-/** Standard input: seekable where it is a file that nobody has read from yet, else a stream. */
-async function standardInput(): Promise<RawInput> {
-  const name = 'standard input';
-  const stats = fs.fstatSync(0);
-  if ((stats.isFile() || stats.isBlockDevice()) && (await positionOf(0)) === 0) {
-    const source = await fileSource(0, name, () => Promise.resolve());
-    return { name, source, identity: source.identity, dispose: () => Promise.resolve() };
-  }
-  if (stats.isDirectory()) {
-    throw new SparsecopyError('SOURCE', 'is a directory, which cannot be read as an image', {
-      source: name,
-      found: 'a directory',
-    });
-  }
-  return { ...streamInput(process.stdin, name), identity: identityOf(stats) };
-}
-
-/** Where the open descriptor `fd` stands, as far as the system tells. */
-async function positionOf(fd: number): Promise<number | undefined> {
-  const info = await fs.promises.readFile(`/proc/self/fdinfo/${fd}`, 'latin1').catch(() => '');
-  const position = /^pos:\s*(\d+)$/m.exec(info)?.[1];
-  return position === undefined ? undefined : Number(position);
 }

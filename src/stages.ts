@@ -4,7 +4,8 @@ import { Duplex, PassThrough, Readable } from 'node:stream';
 import { codecs, detectCodec } from './codec/index.ts';
 import { SparsecopyError } from './errors.ts';
 import { defaultLimits, type Limits } from './limits.ts';
-import { open, type Input, type OpenOptions } from './open.ts';
+import { open, type OpenOptions } from './open.ts';
+import type { Input } from './source/input.ts';
 import { bytesOfRuns, peekRuns, runsOf } from './source/stream.ts';
 import type { ByteStream, Chunk, CodecName } from './types.ts';
 

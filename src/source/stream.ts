@@ -56,7 +56,7 @@ export function cancellable(bytes: ByteStream, signal: AbortSignal): ByteStream 
 }
 
 /** `bytes`, calling `count` with the length of each piece. */
-export async function* counted(
+export async function* countedBytes(
   bytes: ByteStream,
   count: (length: number) => void,
 ): AsyncGenerator<Uint8Array, void, void> {
