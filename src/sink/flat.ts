@@ -21,11 +21,13 @@ export function flat(target: Writable | string): Sink {
   let bytesWritten = 0;
   let failure: { error: unknown } | undefined;
   let ended: Promise<void> | undefined;
+  /** Called when the output takes more, or never will. */
+  let goOn = (): void => undefined;
 
   const send = async (bytes: Uint8Array): Promise<void> => {
     if (failure !== undefined) throw failure.error;
     if (output === undefined) return;
-    if (!output.write(bytes)) await Promise.race([once(output, 'drain'), ended]);
+    if (!output.write(bytes)) await new Promise<void>((resolve) => (goOn = resolve));
     bytesWritten += bytes.length;
   };
 
@@ -38,8 +40,12 @@ export function flat(target: Writable | string): Sink {
         await inStep('destination', once(stream, 'open'));
       } else output = target;
       ended = inStep('write', finished(output, { readable: false }));
+      output.on('drain', () => {
+        goOn();
+      });
       ended.catch((error: unknown) => {
         failure = { error };
+        goOn();
         onError(error);
       });
     },

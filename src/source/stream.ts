@@ -35,17 +35,24 @@ export function cancellable(bytes: ByteStream, signal: AbortSignal): ByteStream 
   return {
     [Symbol.asyncIterator](): AsyncIterator<Uint8Array> {
       const iterator = bytes[Symbol.asyncIterator]();
-      const cancelled = new Promise<never>((_resolve, reject) => {
-        const onAbort = (): void => {
-          reject(signal.reason as Error);
-          void Promise.resolve(iterator.return?.()).catch(() => undefined);
-        };
-        if (signal.aborted) onAbort();
-        else signal.addEventListener('abort', onAbort, { once: true });
-      });
-      cancelled.catch(() => undefined);
+      // Not Promise.race with one long promise: that would keep every piece alive until the end.
+      let rejectNext: ((reason: unknown) => void) | undefined;
+      const onAbort = (): void => {
+        rejectNext?.(signal.reason);
+        void Promise.resolve(iterator.return?.()).catch(() => undefined);
+      };
+      if (signal.aborted) onAbort();
+      else signal.addEventListener('abort', onAbort, { once: true });
       return {
-        next: () => Promise.race([cancelled, iterator.next()]),
+        next: () =>
+          new Promise((resolve, reject) => {
+            if (signal.aborted) {
+              reject(signal.reason as Error);
+              return;
+            }
+            rejectNext = reject;
+            iterator.next().then(resolve, reject);
+          }),
         async return(): Promise<IteratorResult<Uint8Array>> {
           if (!signal.aborted) await iterator.return?.();
           return { done: true, value: undefined };
