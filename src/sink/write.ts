@@ -7,8 +7,14 @@ import { markStep } from '../errors.ts';
 const write = promisify(fs.write);
 const fdatasync = promisify(fs.fdatasync);
 
-/** Writes in flight. The page cache takes them at the speed of memory; more than a few only hold buffers. */
-const WRITE_DEPTH = 4;
+/**
+ * The system is told to start writing to the disk each time so much is dirty, in the background: otherwise it all waits for
+ * the sync at the end. Measured: that sync was a quarter of the time of a fast copy.
+ */
+const FLUSH_EVERY = 64 * 1024 * 1024;
+
+/** Writes in flight: one being done, one waiting. Writes to one file exclude each other in the kernel; more only take threads from the reads. */
+const WRITE_DEPTH = 2;
 
 /**
  * Writes all of `bytes` at `position`. Node reports a partial write, and no error, when the disk fills up or a limit is
@@ -56,6 +62,8 @@ export function makeWriter(fd: number, options: WriterOptions = {}): Writer {
   const flying = new Set<Promise<void>>();
   let failure: { error: unknown } | undefined;
   let unsynced = 0;
+  let unflushed = 0;
+  let flush: Promise<void> | undefined;
 
   const fail = (error: unknown): void => {
     failure ??= { error: markStep(error, 'write') };
@@ -66,6 +74,17 @@ export function makeWriter(fd: number, options: WriterOptions = {}): Writer {
   };
   const settle = async (): Promise<void> => {
     while (flying.size > 0) await Promise.all(flying);
+    await flush;
+  };
+  /** One flush at a time: on a slow disk the next one has more to do. */
+  const flushBehind = (): void => {
+    if (flush !== undefined) return;
+    unflushed = 0;
+    flush = fdatasync(fd)
+      .catch(fail)
+      .finally(() => {
+        flush = undefined;
+      });
   };
 
   return {
@@ -82,12 +101,14 @@ export function makeWriter(fd: number, options: WriterOptions = {}): Writer {
         });
       flying.add(flight);
       unsynced += bytes.length;
+      unflushed += bytes.length;
       if (options.syncEvery !== undefined && unsynced >= options.syncEvery) {
         unsynced = 0;
         await settle();
         check();
         await fdatasync(fd).catch(fail);
       }
+      if (unflushed >= FLUSH_EVERY) flushBehind();
       if (flying.size >= WRITE_DEPTH) await Promise.race(flying);
       check();
     },
