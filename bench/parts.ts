@@ -83,7 +83,8 @@ for (const codec of codecs) {
   add(`${codec.name}, a stream of 1 MiB`, MiB, async () => {
     let length = 0;
     const runs = codec.decode(once(streams[codec.name]), { name: 'bench', limits: defaultLimits });
-    for await (const piece of runs) length += piece.kind === 'data' ? piece.bytes.length : piece.length;
+    for await (const piece of runs)
+      length += piece.kind === 'data' ? piece.bytes.length : piece.length;
     if (length !== MiB) throw new Error(`${codec.name} gave ${length} bytes`);
   });
 }

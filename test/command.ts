@@ -4,7 +4,7 @@ import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { join } from 'node:path';
 
 /** The built command; `npm test` builds it first. */
-export const commandPath: string = join(import.meta.dirname, '..', 'dist', 'sparsecopy.js');
+const commandPath: string = join(import.meta.dirname, '..', 'dist', 'sparsecopy.js');
 
 export interface Outcome {
   readonly status: number | null;

@@ -3,7 +3,7 @@
 import { describe } from 'vitest';
 import { hasTool, packages, type Tool } from './native.ts';
 
-export { hasTool, run, type Tool } from './native.ts';
+export { run, type Tool } from './native.ts';
 
 /**
  * `describe` for tests that call `tools`. Where one is missing the whole block is reported as skipped, its title

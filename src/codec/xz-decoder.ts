@@ -8,7 +8,7 @@ import type { Run } from '../types.ts';
 export const MAX_DICTIONARY = 64 * 1024 * 1024;
 
 /** What the decoder found wrong. */
-export interface XzFault {
+interface XzFault {
   readonly code: 'CORRUPT' | 'LIMIT';
   readonly sentence: string;
   /** What the WebAssembly threw, should it ever. */

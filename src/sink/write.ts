@@ -21,7 +21,7 @@ const WRITE_DEPTH = 2;
  * reached: the rest is tried again, which brings the error out.
  * @throws the system's error; `ENOSPC` when a write takes nothing.
  */
-export async function writeFully(fd: number, bytes: Uint8Array, position: number): Promise<void> {
+async function writeFully(fd: number, bytes: Uint8Array, position: number): Promise<void> {
   let done = 0;
   while (done < bytes.length) {
     const { bytesWritten } = await write(fd, bytes, done, bytes.length - done, position + done);
