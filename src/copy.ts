@@ -3,9 +3,10 @@
 import { Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { makePool } from './chunk/pool.ts';
-import { DEFAULT_BLOCK_SIZE, tally } from './chunk/tally.ts';
+import { DEFAULT_BLOCK_SIZE, tally, type Totals } from './chunk/tally.ts';
 import { DEFAULT_GRAIN, checkBlockSize, detectZeros } from './chunk/zeros.ts';
 import { SparsecopyError, markStep } from './errors.ts';
+import { moveDisk, worthMoving } from './move.ts';
 import { open, type Opened, type OpenOptions } from './open.ts';
 import { openDestination } from './sink/destination.ts';
 import type { Sink } from './sink/sink.ts';
@@ -99,35 +100,45 @@ export async function sparsecopy(
       opened.virtualSize === undefined
         ? undefined
         : Math.min(opened.virtualSize, maxWrite ?? Infinity);
-    const { sink, looksAtZeros } = await openDestination(destination, {
+    const { sink, newFile, looksAtZeros } = await openDestination(destination, {
       ...options,
       expectedSize,
       sourceIdentity: opened.identity,
     });
     const blockSize = options.blockSize ?? DEFAULT_BLOCK_SIZE;
     const counter = tally({ blockSize });
-    let dataLength = 0;
-    const stages = [
-      Readable.from(
-        chunksUpTo(opened, options, (length) => {
-          dataLength += length;
-        }),
-        { objectMode: true, highWaterMark: 1 },
-      ),
-      detectZeros({ blockSize: looksAtZeros ? blockSize : DEFAULT_GRAIN }),
-      counter,
-    ];
+    const moved = { virtualSize: 0, diskSize: 0, dataLength: 0 };
+    const isWhole = maxWrite === undefined && options.syncEvery === undefined;
+    const stored = isWhole && newFile !== undefined ? worthMoving(opened, blockSize) : undefined;
+    let { dataLength } = moved;
+    const totals = (): Totals =>
+      stored === undefined
+        ? counter.totals
+        : { virtualSize: moved.virtualSize, diskSize: moved.diskSize };
     const tell = (): void =>
       options.onProgress?.({
         sourceBytes: opened.bytesRead,
         sourceTotal: opened.sourceSize,
-        virtualBytes: counter.totals.virtualSize,
+        virtualBytes: totals().virtualSize,
         virtualTotal: expectedSize,
-        diskSize: counter.totals.diskSize,
+        diskSize: totals().diskSize,
       });
     const timer = setInterval(tell, PROGRESS_MS).unref();
     try {
-      await run(opened, stages, sink, options.signal);
+      if (newFile !== undefined && stored !== undefined) {
+        await moveDisk(opened, stored, newFile, blockSize, moved, options.signal);
+        ({ dataLength } = moved);
+      } else {
+        const chunks = chunksUpTo(opened, options, (length) => {
+          dataLength += length;
+        });
+        const stages = [
+          Readable.from(chunks, { objectMode: true, highWaterMark: 1 }),
+          detectZeros({ blockSize: looksAtZeros ? blockSize : DEFAULT_GRAIN }),
+          counter,
+        ];
+        await run(opened, stages, sink, options.signal);
+      }
     } finally {
       clearInterval(timer);
     }
@@ -135,8 +146,8 @@ export async function sparsecopy(
     return {
       format: opened.format,
       codecs: opened.codecs,
-      ...counter.totals,
-      allocatedSize: opened.disk === undefined ? counter.totals.virtualSize : dataLength,
+      ...totals(),
+      allocatedSize: opened.disk === undefined ? totals().virtualSize : dataLength,
       bytesRead: opened.bytesRead,
       bytesWritten: sink.bytesWritten,
       sizeOnDisk: sink.sizeOnDisk,

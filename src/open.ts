@@ -63,6 +63,8 @@ export interface Opened extends AsyncDisposable {
   readonly identity: FileIdentity | undefined;
   /** The disk's content in order, from 0 to `end`. Once only, where the input passes once. */
   chunks(options?: { readonly end?: number; readonly pool?: Pool }): AsyncIterable<Chunk>;
+  /** Takes note of bytes of the input that somebody else has read. */
+  count(length: number): void;
   /** Makes whoever waits for the input get `reason` at once. */
   cancel(reason: unknown): void;
 }
@@ -97,6 +99,7 @@ async function openInput(input: Input, options: OpenOptions): Promise<Opened> {
         disk !== undefined
           ? readChunks(disk, { end, pool })
           : gather(peeled.runs as AsyncIterable<Run>, pool, end),
+      count: begun.count,
       cancel: begun.cancel,
       [Symbol.asyncDispose]: begun.dispose,
     };
@@ -154,6 +157,7 @@ interface Begun {
   readonly sourceSize: number | undefined;
   readonly identity: FileIdentity | undefined;
   readonly bytesRead: () => number;
+  readonly count: (length: number) => void;
   readonly cancel: (reason: unknown) => void;
   /** What else is to be disposed of, before the input. */
   readonly toDispose: (() => PromiseLike<unknown>)[];
@@ -185,6 +189,7 @@ async function begin(input: Input, options: OpenOptions): Promise<Begun> {
       sourceSize: found.source?.size,
       identity: found.identity,
       bytesRead: () => bytesRead,
+      count,
       cancel: (reason) => stop.abort(reason),
       toDispose,
       dispose,
@@ -296,6 +301,7 @@ function counted(input: FoundInput, count: (length: number) => void): FoundInput
         count(into.length);
       },
       extents: (start, end) => source.extents(start, end),
+      stored: source.stored,
       [Symbol.asyncDispose]: () => Promise.resolve(),
     },
   };

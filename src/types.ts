@@ -21,7 +21,21 @@ export interface Source extends AsyncDisposable {
    * the range, never empty, neighbours differ in kind. A source that knows nothing yields one data extent.
    */
   extents(start?: number, end?: number): AsyncIterable<Extent>;
+  /** Where the bytes lie, if all of them lie as they are in one open regular file: they can be moved without being read here. */
+  readonly stored?: Stored | undefined;
 }
+
+/** Bytes that lie as they are in an open regular file. */
+export interface Stored {
+  /** The descriptor, open for reading as long as its Source is. */
+  readonly fd: number;
+  /** As `extents` of the Source, from 0 to its size; data extents tell where they lie, and neighbours may be of one kind. */
+  extents(): AsyncIterable<StoredExtent>;
+}
+
+export type StoredExtent =
+  | (Extent & { readonly kind: 'zero' })
+  | (Extent & { readonly kind: 'data'; readonly hostOffset: number });
 
 /** A range of bytes. A zero extent is a fact about content (all bytes are zero), not an order to skip. */
 export interface Extent {

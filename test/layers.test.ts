@@ -18,6 +18,7 @@ const parts: readonly (readonly string[])[] = [
   ['format'],
   ['spool'],
   ['open'],
+  ['move'],
   ['copy', 'inspect', 'stages'],
   ['cli', 'index'],
 ];

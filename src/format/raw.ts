@@ -22,6 +22,7 @@ export const raw: Format = {
       details: await raw.describe(file, context),
       read: (into, offset) => file.read(into, offset),
       extents: (start, end) => file.extents(start, end),
+      stored: file.stored,
       [Symbol.asyncDispose]: () => file[Symbol.asyncDispose](),
     };
   },

@@ -8,7 +8,7 @@ import { deviceSize, identityOf, kindOf, type FileIdentity } from '../stat.ts';
 import { existingFile, tooSmall } from './existing.ts';
 import { flat } from './flat.ts';
 import type { Sink } from './sink.ts';
-import { sparseFile } from './sparse-file.ts';
+import { sparseFile, type MovingSink } from './sparse-file.ts';
 
 export interface DestinationOptions {
   readonly overlay?: boolean;
@@ -26,6 +26,8 @@ export interface DestinationOptions {
 
 export interface Destination {
   readonly sink: Sink;
+  /** The sink again, when it is a new file, which can fetch bytes itself. */
+  readonly newFile?: MovingSink;
   /** True when a zero chunk means work: the sink looks at each zero block, so these should be as small as the caller's. */
   readonly looksAtZeros: boolean;
 }
@@ -54,7 +56,7 @@ export async function openDestination(
 
   const path = await realPath(target);
   const stats = await inStep('destination', statIfThere(path));
-  if (stats === undefined) return { sink: sparseFile(path, options), looksAtZeros: false };
+  if (stats === undefined) return newFile(path, options);
   refuseSame(target, stats, options);
   if (stats.isDirectory() || stats.isSocket()) {
     throw refusal('destination', target, `is ${kindOf(stats)}`);
@@ -65,12 +67,17 @@ export async function openDestination(
   }
   if (options.check === true) await checkFirstBlock(path, options);
   if (stats.isFile() && options.overlay !== true) {
-    return { sink: sparseFile(path, options), looksAtZeros: false };
+    return newFile(path, options);
   }
   if (stats.isBlockDevice() && options.expectedSize !== undefined) {
     await checkRoom(path, stats, (options.seek ?? 0) + options.expectedSize);
   }
   return { sink: existingFile(path, options), looksAtZeros: true };
+}
+
+function newFile(path: string, options: DestinationOptions): Destination {
+  const sink = sparseFile(path, options);
+  return { sink, newFile: sink, looksAtZeros: false };
 }
 
 /** `target` with its links followed, so that a link to a file stays a link; a name that is not there stays as it is. */

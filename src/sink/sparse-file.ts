@@ -1,11 +1,13 @@
 /** A new sparse file that is complete or absent: written beside its final name, synced, then renamed. */
 
+import { once } from 'node:events';
 import * as fs from 'node:fs';
 import { randomBytes } from 'node:crypto';
 import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { inStep } from '../errors.ts';
-import type { Chunk } from '../types.ts';
+import type { Chunk, Extent, Stored } from '../types.ts';
+import { makeMover, type Mover } from './mover.ts';
 import { makeSink, type Sink } from './sink.ts';
 import { makeWriter, type Writer } from './write.ts';
 
@@ -19,6 +21,9 @@ const fchown = promisify(fs.fchown);
 
 /** The unit of `st_blocks`, whatever the file system's block size. */
 const STAT_BLOCK = 512;
+
+/** What becomes a hole when it is zero: what file systems allocate. */
+const GRAIN = 4096;
 
 /** A part file that nobody has written to for so long, and whose process is gone, was left by a kill. */
 const ABANDONED_MS = 60 * 60 * 1000;
@@ -35,13 +40,27 @@ export interface SparseFileOptions {
   readonly syncEvery?: number;
 }
 
+/** A sink that can also fetch bytes itself from the file where they lie. */
+export interface MovingSink extends Sink {
+  /**
+   * Moves `ranges` of `stored`, which is called `name`, to their offsets on the disk; resolves with the bytes in blocks of
+   * `blockSize` that are not all zero. Several calls may be under way.
+   */
+  move(
+    stored: Stored,
+    name: string,
+    ranges: readonly (Extent & { readonly hostOffset: number })[],
+    blockSize: number,
+  ): Promise<number>;
+}
+
 /**
  * A sink that makes the file `path`. Zero chunks become holes. Until the file is complete and on the disk it has a name
  * of its own (`.NAME.part-PID-RANDOM`) in the same folder; a failure removes that, and what `path` named before stays.
  * A file that is replaced leaves its mode and, where allowed, its owner to the new one.
  * Its errors are the system's, as the stream's error.
  */
-export function sparseFile(path: string, options: SparseFileOptions = {}): Sink {
+export function sparseFile(path: string, options: SparseFileOptions = {}): MovingSink {
   const seek = options.seek ?? 0;
   const temporary = join(
     dirname(path),
@@ -52,12 +71,15 @@ export function sparseFile(path: string, options: SparseFileOptions = {}): Sink 
   let end = 0;
   let sizeOnDisk: number | undefined;
 
-  return makeSink({
+  let mover: Mover | undefined;
+
+  const sink = makeSink({
     async open(onError): Promise<void> {
       await inStep('destination', removeAbandoned(path));
       // O_EXCL: whoever can write to the folder cannot make us follow a link of theirs.
       fd = await inStep('destination', open(temporary, 'wx'));
       writer = makeWriter(fd, { ...options, onError });
+      sink.emit('ready');
     },
     async write(chunk: Chunk): Promise<void> {
       end = Math.max(end, chunk.offset + chunk.length);
@@ -79,6 +101,7 @@ export function sparseFile(path: string, options: SparseFileOptions = {}): Sink 
       await syncFolder(dirname(path));
     },
     async close(isComplete): Promise<void> {
+      await mover?.close();
       await writer?.settle();
       if (fd !== undefined) await close(fd).catch(() => undefined);
       fd = undefined;
@@ -87,6 +110,32 @@ export function sparseFile(path: string, options: SparseFileOptions = {}): Sink 
       }
     },
     figures: () => ({ bytesWritten: writer?.bytesWritten ?? 0, sizeOnDisk, nonZeroDestination: 0 }),
+  });
+
+  return Object.assign(sink, {
+    async move(...[stored, name, ranges, blockSize]: Parameters<MovingSink['move']>) {
+      mover ??= makeMover();
+      if (fd === undefined) await once(sink, 'ready');
+      if (fd === undefined || writer === undefined) throw new Error('the file is closed');
+      const moved = await mover.move(
+        {
+          from: stored.fd,
+          to: fd,
+          ranges: ranges.map(({ offset, length, hostOffset }) => ({
+            fromOffset: hostOffset,
+            toOffset: seek + offset,
+            length,
+          })),
+          grain: GRAIN,
+          blockSize,
+        },
+        name,
+      );
+      const last = ranges.at(-1);
+      if (last !== undefined) end = Math.max(end, last.offset + last.length);
+      writer.note(moved.bytesWritten);
+      return moved.diskSize;
+    },
   });
 }
 

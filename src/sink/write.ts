@@ -42,6 +42,8 @@ export interface Writer {
    * @throws the error of any write that has failed.
    */
   write(bytes: Uint8Array, position: number, release?: () => void): Promise<void>;
+  /** Takes note of bytes that somebody else has written to the file. */
+  note(length: number): void;
   /** Resolves when no write is in flight. @throws as `write` does. */
   drain(): Promise<void>;
   /** Resolves when no write is in flight, whatever became of them. */
@@ -111,6 +113,11 @@ export function makeWriter(fd: number, options: WriterOptions = {}): Writer {
       if (unflushed >= FLUSH_EVERY) flushBehind();
       if (flying.size >= WRITE_DEPTH) await Promise.race(flying);
       check();
+    },
+    note(length: number): void {
+      (this as { bytesWritten: number }).bytesWritten += length;
+      unflushed += length;
+      if (unflushed >= FLUSH_EVERY) flushBehind();
     },
     async drain(): Promise<void> {
       await settle();

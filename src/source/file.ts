@@ -4,7 +4,7 @@ import * as fs from 'node:fs';
 import { promisify } from 'node:util';
 import { SparsecopyError } from '../errors.ts';
 import { deviceSize, identityOf, kindOf, type FileIdentity } from '../stat.ts';
-import type { Source } from '../types.ts';
+import type { Extent, Source, StoredExtent } from '../types.ts';
 import { oneDataExtent, truncated } from './buffer.ts';
 import { fileExtents } from './holes.ts';
 
@@ -68,6 +68,14 @@ export async function fileSource(
       isFile
         ? fileExtents(fd, start, Math.min(end, size))
         : oneDataExtent(start, Math.min(end, size)),
+    stored: isFile ? { fd, extents: () => inPlace(fileExtents(fd, 0, size)) } : undefined,
     [Symbol.asyncDispose]: () => (disposed ??= dispose()),
   };
+}
+
+/** `extents` of a file, which lie where they are. */
+async function* inPlace(extents: AsyncIterable<Extent>): AsyncGenerator<StoredExtent, void, void> {
+  for await (const { kind, offset, length } of extents) {
+    yield kind === 'zero' ? { kind, offset, length } : { kind, offset, length, hostOffset: offset };
+  }
 }

@@ -1,6 +1,14 @@
 /** The qcow2 format: from a file to its details, or to its disk. */
 
-import type { Disk, Format, ImageDetails, OpenContext, Probe, Source } from '../../types.ts';
+import type {
+  Disk,
+  Format,
+  ImageDetails,
+  OpenContext,
+  Probe,
+  Source,
+  StoredExtent,
+} from '../../types.ts';
 import { SparsecopyError } from '../../errors.ts';
 import { makeDisk } from './disk.ts';
 import { detailsOf, hasKnownTables, refuseUnreadable } from './features.ts';
@@ -25,17 +33,17 @@ export const qcow2: Format = {
     const details = detailsOf(header);
     if (headerOnly || !hasKnownTables(header)) return details;
     const { layout, tables } = await readTables(file, header, context);
-    return { ...details, allocatedSize: await allocatedSize(layout, tables) };
+    return { ...details, allocatedSize: (await walk(layout, tables)).size };
   },
   async open(file: Source, context: OpenContext): Promise<Disk> {
     const header = await readHeader(file, context);
     refuseUnreadable(header, file.name, context.limits);
     const { layout, tables } = await readTables(file, header, context);
-    const details = {
-      ...detailsOf(header),
-      allocatedSize: await allocatedSize(layout, tables),
-    };
-    return makeDisk(file, layout, tables, details, await makeDecoder(header, context));
+    const { size, hasCompressed } = await walk(layout, tables);
+    const details = { ...detailsOf(header), allocatedSize: size };
+    const disk = makeDisk(file, layout, tables, details, await makeDecoder(header, context));
+    if (hasCompressed || file.stored === undefined) return disk;
+    return { ...disk, stored: { fd: file.stored.fd, extents: () => plainExtents(layout, tables) } };
   },
 };
 
@@ -62,17 +70,41 @@ async function readTables(
   return { layout, tables: await openTables(file, layout, limits) };
 }
 
-/** Bytes of the disk in data clusters, plain or compressed; checks every entry of every table on the way. */
-async function allocatedSize(layout: Layout, tables: Tables): Promise<number> {
+/**
+ * Bytes of the disk in data clusters, plain or compressed, and whether there are compressed ones; checks every entry of every
+ * table on the way.
+ */
+async function walk(
+  layout: Layout,
+  tables: Tables,
+): Promise<{ size: number; hasCompressed: boolean }> {
   let size = 0;
+  let hasCompressed = false;
   try {
     for await (const part of tables.parts(0, layout.virtualSize)) {
-      for (const run of runsOf(layout, part)) if (run.kind !== 'zero') size += run.length;
+      for (const run of runsOf(layout, part)) {
+        if (run.kind !== 'zero') size += run.length;
+        if (run.kind === 'compressed') hasCompressed = true;
+      }
     }
   } finally {
     await tables.drain();
   }
-  return size;
+  return { size, hasCompressed };
+}
+
+/** The disk of an image without compressed clusters, and where its data lie in the file. */
+async function* plainExtents(
+  layout: Layout,
+  tables: Tables,
+): AsyncGenerator<StoredExtent, void, void> {
+  for await (const part of tables.parts(0, layout.virtualSize)) {
+    for (const run of runsOf(layout, part)) {
+      const { offset, length } = run;
+      if (run.kind === 'zero') yield { kind: 'zero', offset, length };
+      else yield { kind: 'data', offset, length, hostOffset: run.hostOffset };
+    }
+  }
 }
 
 async function makeDecoder(header: Header, { limits }: OpenContext): Promise<ClusterDecoder> {
