@@ -64,8 +64,12 @@ describe('the tarball in an empty project', () => {
       const tarball = readdirSync(folder).find((name) => name.endsWith('.tgz')) ?? '';
       const project = join(folder, 'project');
       mkdirSync(project);
+      // When npx runs these tests, its variables would tell the inner npx what to run.
+      const unset = Object.keys(process.env).flatMap((name) =>
+        name.startsWith('npm_') ? ['-u', name] : [],
+      );
       const inProject = (program: string, ...args: string[]): string =>
-        run('env', ['-C', project, program, ...args]).toString();
+        run('env', [...unset, '-C', project, program, ...args]).toString();
       writeFileSync(
         join(project, 'package.json'),
         '{ "name": "empty", "version": "1.0.0", "private": true }',
