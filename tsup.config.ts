@@ -1,7 +1,11 @@
 import { defineConfig } from 'tsup';
 
 export default defineConfig({
-  entry: { index: 'src/index.ts', sparsecopy: 'src/cli/sparsecopy.ts', 'mover-worker': 'src/sink/mover-worker.ts' },
+  entry: {
+    index: 'src/index.ts',
+    sparsecopy: 'src/cli/sparsecopy.ts',
+    'mover-worker': 'src/sink/mover-worker.ts',
+  },
   format: ['esm'],
   platform: 'node',
   target: 'node20',
