@@ -110,7 +110,6 @@ export async function sparsecopy(
     const moved = { virtualSize: 0, diskSize: 0, dataLength: 0 };
     const isWhole = maxWrite === undefined && options.syncEvery === undefined;
     const stored = isWhole && newFile !== undefined ? worthMoving(opened, blockSize) : undefined;
-    let { dataLength } = moved;
     const totals = (): Totals =>
       stored === undefined
         ? counter.totals
@@ -127,10 +126,9 @@ export async function sparsecopy(
     try {
       if (newFile !== undefined && stored !== undefined) {
         await moveDisk(opened, stored, newFile, blockSize, moved, options.signal);
-        ({ dataLength } = moved);
       } else {
         const chunks = chunksUpTo(opened, options, (length) => {
-          dataLength += length;
+          moved.dataLength += length;
         });
         const stages = [
           Readable.from(chunks, { objectMode: true, highWaterMark: 1 }),
@@ -147,7 +145,7 @@ export async function sparsecopy(
       format: opened.format,
       codecs: opened.codecs,
       ...totals(),
-      allocatedSize: opened.disk === undefined ? totals().virtualSize : dataLength,
+      allocatedSize: opened.disk === undefined ? totals().virtualSize : moved.dataLength,
       bytesRead: opened.bytesRead,
       bytesWritten: sink.bytesWritten,
       sizeOnDisk: sink.sizeOnDisk,
