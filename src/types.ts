@@ -78,6 +78,8 @@ export interface CodecContext {
   /** Name of the input, for messages. */
   readonly name: string;
   readonly limits: Limits;
+  /** Refuse what has no checks of its own, and what nobody makes any more. */
+  readonly untrusted?: boolean;
 }
 
 /** A compression: forward only, it cannot seek. */
@@ -126,8 +128,22 @@ export interface ImageDetails {
   readonly encryption?: string;
   /** Count of internal snapshots. */
   readonly snapshotCount?: number;
+  /** The internal snapshots, in the order of the image's table; absent where that has not been read. */
+  readonly snapshots?: readonly SnapshotDetails[];
   /** Feature bits that are set, by the specification's names. */
   readonly features?: readonly string[];
+}
+
+/** What an image says of one of its internal snapshots. */
+export interface SnapshotDetails {
+  readonly id: string;
+  readonly name: string;
+  /** Size of the disk when it was taken, in bytes. */
+  readonly virtualSize: number;
+  /** When it was taken, in seconds since 1970. */
+  readonly date: number;
+  /** Size of the saved state of the virtual machine, in bytes; 0 where there is none. */
+  readonly vmStateSize: number;
 }
 
 /** An opened image: its content as a Source, and what its headers say. */
@@ -135,9 +151,74 @@ export interface Disk extends Source {
   readonly details: ImageDetails;
 }
 
+/** An image opened from something that passes once. Dispose of it when done. */
+export interface PassingDisk extends AsyncDisposable {
+  readonly details: ImageDetails;
+  /** Size of the disk in bytes. */
+  readonly size: number;
+  /**
+   * The disk: every byte of it in exactly one chunk, in the order in which the image has them, not that of the disk.
+   * Once only.
+   */
+  chunks(pool?: ChunkPool): AsyncIterable<Chunk>;
+  /** How much had to be kept until its place was known, in bytes. */
+  readonly parked: Parked;
+}
+
+/** What was kept for later because its place was not known yet, in bytes. */
+export interface Parked {
+  /** The most that was kept at a time, in memory and in the temporary file together. */
+  readonly peak: number;
+  /** What went to a temporary file, in all. */
+  readonly spooled: number;
+}
+
+/** Buffers that are used again (`chunk/pool.ts`). */
+export interface ChunkPool {
+  /** In bytes. */
+  readonly bufferSize: number;
+  take(): Buffer;
+  give(buffer: Buffer): void;
+}
+
+/** Another file that an image names. */
+export interface Reference {
+  readonly kind: 'backing file' | 'data file';
+  /** As the image has it. */
+  readonly name: string;
+  /** The format that the image says it has; `undefined` when it does not say. A data file is always raw. */
+  readonly format: string | undefined;
+}
+
+/** How much an input is trusted (security.md: the two profiles). */
+export type Policy = 'default' | 'untrusted';
+
 /** What a format is told besides the file. */
 export interface OpenContext {
   readonly limits: Limits;
+  /** Refuse what no writer makes, though it could be read: two owners of one cluster (security.md T15). */
+  readonly untrusted?: boolean;
+  /** Read an image that is marked as corrupt. */
+  readonly allowCorrupt?: boolean;
+  /** Name or id of the internal snapshot to read instead of the disk as it is now. */
+  readonly snapshot?: string | undefined;
+  /** For an encrypted image. */
+  readonly passphrase?: Uint8Array | undefined;
+  /** The caller has named a backing file, which takes the place of the one in the image, or of none. */
+  readonly hasOwnBacking?: boolean;
+  /**
+   * Opens what the image names; whoever gets the Source disposes of it. Absent: references are refused.
+   * @throws SparsecopyError `REFERENCE` when it is not allowed or there is no such thing; what opening throws.
+   */
+  openReference?(reference: Reference): Promise<Source>;
+}
+
+/** What a format is told that reads forward only. */
+export interface PassContext extends OpenContext {
+  /** Name of the input, for messages. */
+  readonly name: string;
+  /** Folder for a temporary file; default the system's. */
+  readonly tempDir?: string | undefined;
 }
 
 /** A disk image format that needs random access. */
@@ -154,4 +235,13 @@ export interface Format {
    * Opens the disk. The returned disk owns `file` and disposes of it; when `open` throws, the caller still owns it.
    */
   open(file: Source, context: OpenContext): Promise<Disk>;
+  /**
+   * Opens the disk of an image that passes once. `head` is the start of `runs`: `limits.probeHead` bytes, or all.
+   * `undefined` when this image cannot be read so; nothing of `runs` has been taken then. The returned disk owns `runs`.
+   */
+  pass?(
+    runs: AsyncIterable<Run>,
+    head: Uint8Array,
+    context: PassContext,
+  ): Promise<PassingDisk | undefined>;
 }

@@ -1,8 +1,8 @@
 /** Runs as chunks: bytes that come in pieces of any size become aligned chunks of a useful length. */
 
 import { asBuffer } from '../bytes.ts';
-import type { Chunk, Run } from '../types.ts';
-import { makePool, type Pool } from './pool.ts';
+import type { Chunk, ChunkPool, Run } from '../types.ts';
+import { makePool } from './pool.ts';
 
 /** A piece this long goes on as it is: copying it would cost more than handling one more chunk. */
 const PASS_LENGTH = 256 * 1024;
@@ -17,7 +17,7 @@ const PASS_ALIGNMENT = 4096;
  */
 export async function* gather(
   runs: AsyncIterable<Run>,
-  pool: Pool = makePool(),
+  pool: ChunkPool = makePool(),
   end = Infinity,
 ): AsyncGenerator<Chunk, void, void> {
   let offset = 0; // of the first byte not yet yielded

@@ -1,8 +1,9 @@
 /** Buffers that are used again: the first touch of fresh memory costs several times what copying into it costs. */
 
+import type { ChunkPool } from '../types.ts';
+
 /** Buffers of one size. */
-export interface Pool {
-  readonly bufferSize: number;
+export interface Pool extends ChunkPool {
   /** A buffer with arbitrary content. Never waits: what bounds the count is how many the stages keep in flight. */
   take(): Buffer;
   /** Gives a buffer from `take` back, once, when nothing refers to its bytes any more. */

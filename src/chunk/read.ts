@@ -1,15 +1,15 @@
 /** A Source as chunks in disk order: data extents are read several reads ahead, zero extents are not read at all. */
 
 import { alignDown } from '../bytes.ts';
-import type { Chunk, Extent, Source, ZeroChunk } from '../types.ts';
-import { BUFFER_SIZE, type Pool } from './pool.ts';
+import type { Chunk, ChunkPool, Extent, Source, ZeroChunk } from '../types.ts';
+import { BUFFER_SIZE } from './pool.ts';
 
 /** Chunks looked after at once. Measured: 4 beats 1 by a third on a file copy; zeros between reads take places too. */
 const READ_DEPTH = 6;
 
 export interface ReadOptions {
   /** Where buffers come from; without one each chunk has a buffer of its own that is left to the collector. */
-  readonly pool?: Pool;
+  readonly pool?: ChunkPool | undefined;
   /** Chunks in flight, default `READ_DEPTH`. */
   readonly depth?: number;
   /** End of the range to read (exclusive), default the size of the source. */
@@ -63,7 +63,7 @@ async function* pieces(
   }
 }
 
-async function readOne(source: Source, piece: Extent, pool: Pool | undefined): Promise<Chunk> {
+async function readOne(source: Source, piece: Extent, pool: ChunkPool | undefined): Promise<Chunk> {
   const { offset, length } = piece;
   const buffer = pool?.take() ?? Buffer.allocUnsafeSlow(length);
   const bytes = buffer.subarray(0, length);
