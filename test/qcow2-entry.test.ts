@@ -62,6 +62,9 @@ test('L2 entry: version 2 has no zero flag', () => {
 
 test('L2 entry: only an external data file has a cluster in use at offset 0', () => {
   expect(decodeL2Entry(...halves(bit(63)), 16, 3).kind).toBe('invalid');
+  expect(decodeL2Entry(...halves(bit(63)), 16, 3, true)).toEqual({ kind: 'plain', hostOffset: 0 });
+  expect(decodeL2Entry(0, 0, 16, 3, true).kind).toBe('unallocated');
+  expect(decodeL2Entry(...halves(bit(62) | 0x50000n), 16, 3, true).kind).toBe('invalid');
 });
 
 /** A compressed descriptor as the specification puts it together. */

@@ -2,7 +2,7 @@ import { constants, deflateRawSync } from 'node:zlib';
 import { describe, expect, test } from 'vitest';
 import { makeBuffers } from '../src/format/qcow2/buffers.ts';
 import { makeCache } from '../src/format/qcow2/cache.ts';
-import { groupPieces, type Piece } from '../src/format/qcow2/gather.ts';
+import { groupPieces, joinRanges, type Piece } from '../src/format/qcow2/gather.ts';
 import { makeDeflateDecoder } from '../src/format/qcow2/inflate.ts';
 import { noise, rejection } from './helpers.ts';
 
@@ -92,6 +92,18 @@ describe('pieces of the file in groups', () => {
       [0, 1, 2, 3].map((at) => [at * 1000, at * 1000 + 1000, 10]),
     );
   });
+});
+
+test('runs of the disk that lie close to each other are one range', () => {
+  const at = (offset: number, length: number): { offset: number; length: number } => ({
+    offset,
+    length,
+  });
+  expect(joinRanges([])).toEqual([]);
+  expect(joinRanges([at(0, 512), at(512, 512), at(66_560, 1), at(132_098, 9)])).toEqual([
+    { start: 0, end: 66_561 },
+    { start: 132_098, end: 132_107 },
+  ]);
 });
 
 describe.each([512, 8192, 16_384, 65_536])('deflate, clusters of %i bytes', (size) => {

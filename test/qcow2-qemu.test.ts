@@ -3,50 +3,20 @@ import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { qcow2 } from '../src/format/qcow2/index.ts';
 import { openFile } from '../src/source/file.ts';
-import type { Disk, Extent } from '../src/types.ts';
 import { noise, tempDir, watchedSource } from './helpers.ts';
 import { allExtents, context, readAll } from './qcow2-helpers.ts';
+import { expectSameContent, expectSame as expectSameImage, openImage } from './qcow2-same.ts';
 import { describeWith, run } from './tools.ts';
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
 
-async function openImage(path: string): Promise<Disk> {
-  return qcow2.open(await openFile(path), context);
-}
-
-/** The extents that qemu-img sees; in a copy without holes, since it takes those of the file into account. */
-function qemuExtents(path: string): Extent[] {
-  const dense = `${path}.dense`;
-  writeFileSync(dense, readFileSync(path));
-  const map = JSON.parse(
-    run('qemu-img', ['map', '-f', 'qcow2', '--output=json', dense]).toString(),
-  ) as { start: number; length: number; zero: boolean }[];
-  const extents: Extent[] = [];
-  for (const { start, length, zero } of map) {
-    const kind = zero ? 'zero' : 'data';
-    const last = extents.at(-1);
-    if (last?.kind === kind) extents.splice(-1, 1, { ...last, length: last.length + length });
-    else extents.push({ kind, offset: start, length });
-  }
-  return extents;
-}
-
-/** Asserts that the image at `path` is to us what it is to qemu-img. */
+/** Asserts that the image at `path`, which refers to nothing, is to us what it is to qemu-img. */
 async function expectSame(path: string): Promise<void> {
-  const rawPath = `${path}.raw`;
-  run('qemu-img', ['convert', '-f', 'qcow2', '-O', 'raw', path, rawPath]);
+  const { allocatedSize } = await expectSameImage(path);
   await using disk = await openImage(path);
-  const wanted = readFileSync(rawPath);
-  expect(disk.size).toBe(wanted.length);
-  for (const step of [MiB, 333_333]) {
-    expect((await readAll(disk, step)).equals(wanted), `reads of ${step} bytes`).toBe(true);
-  }
-  const extents = await allExtents(disk);
-  expect(extents).toEqual(qemuExtents(path));
-  expect(disk.details.allocatedSize).toBe(
-    extents.reduce((sum, { kind, length }) => sum + (kind === 'data' ? length : 0), 0),
-  );
+  const data = (await allExtents(disk)).filter(({ kind }) => kind === 'data');
+  expect(allocatedSize).toBe(data.reduce((sum, { length }) => sum + length, 0));
 }
 
 /** A raw file of 3 MiB and a bit: text, noise, and zeros large and small. */
@@ -184,6 +154,93 @@ describeWith(['qemu-img', 'qemu-io'], 'as qemu-img reads it', () => {
       }
     },
   );
+
+  test.each(['compat=0.10', 'cluster_size=512', 'extended_l2=on'])(
+    'internal snapshots: %s',
+    async (options) => {
+      const path = join(tempDir(), 'disk.qcow2');
+      const io = (...commands: string[]): Buffer =>
+        run('qemu-io', ['-f', 'qcow2', ...commands.flatMap((command) => ['-c', command]), path]);
+      run('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', options, path, '1M']);
+      io('write -P 1 0 300k');
+      run('qemu-img', ['snapshot', '-c', 'monday', path]);
+      io('write -P 2 100k 100k', 'write -P 3 700k 64k', 'discard 0 64k');
+      run('qemu-img', ['snapshot', '-c', '1', path]);
+      io('write -P 4 0 1M');
+      await expectSame(path);
+      // an id goes before a name
+      for (const [snapshot, meant] of [
+        ['monday', '1'],
+        ['1', '1'],
+        ['2', '2'],
+      ] as const) {
+        await expectSameContent(path, {
+          source: ['-f', 'qcow2', '-l', `snapshot.id=${meant}`, path],
+          snapshot,
+        });
+      }
+      await using disk = await openImage(path);
+      expect(disk.details).toMatchObject({
+        snapshotCount: 2,
+        snapshots: [
+          { id: '1', name: 'monday', virtualSize: MiB, vmStateSize: 0 },
+          { id: '2', name: '1', virtualSize: MiB, vmStateSize: 0 },
+        ],
+      });
+      expect(Object.keys(disk.details.snapshots?.[0] ?? {})).toHaveLength(5);
+      await expect(openImage(path, { snapshot: 'tuesday' })).rejects.toMatchObject({
+        code: 'FORMAT',
+      });
+    },
+  );
+
+  test('a snapshot from before the disk was resized has the size that it had', async () => {
+    const path = join(tempDir(), 'disk.qcow2');
+    const io = (command: string): Buffer => run('qemu-io', ['-f', 'qcow2', '-c', command, path]);
+    run('qemu-img', ['create', '-q', '-f', 'qcow2', '-o', 'cluster_size=512', path, '1M']);
+    io('write -P 1 0 1M');
+    await using before = await openImage(path);
+    const content = await readAll(before);
+    run('qemu-img', ['snapshot', '-c', 'small', path]);
+    run('qemu-img', ['resize', '-q', path, '9M']);
+    io('write -P 2 0 9M');
+    await expectSame(path);
+    await using disk = await openImage(path, { snapshot: 'small' });
+    expect(disk.details.virtualSize).toBe(MiB);
+    expect((await readAll(disk)).equals(content)).toBe(true);
+    await using file = await openFile(path);
+    const described = await qcow2.describe(file, { ...context, snapshot: 'small' });
+    expect(described).toEqual(disk.details);
+  });
+
+  test('marked as corrupt: read when asked for, and then as it is', async () => {
+    const folder = tempDir();
+    const path = join(folder, 'disk.qcow2');
+    run('qemu-img', ['convert', '-f', 'raw', '-O', 'qcow2', rawFile(folder), path]);
+    await using sound = await openImage(path);
+    const image = readFileSync(path);
+    image.writeUInt8(2, 79);
+    writeFileSync(path, image);
+    await expect(openImage(path)).rejects.toMatchObject({ code: 'CORRUPT', offset: 72 });
+    await using disk = await openImage(path, { allowCorrupt: true });
+    expect((await readAll(disk)).equals(await readAll(sound))).toBe(true);
+    expect(disk.details.features).toEqual(['corrupt']);
+    await using file = await openFile(path);
+    expect(await qcow2.describe(file, { ...context, allowCorrupt: true })).toEqual(disk.details);
+  });
+
+  test('a broken table of snapshots is no matter, as long as none of them is asked for', async () => {
+    const path = join(tempDir(), 'disk.qcow2');
+    run('qemu-img', ['create', '-q', '-f', 'qcow2', path, '1M']);
+    const image = readFileSync(path);
+    image.writeUInt32BE(3, 60);
+    image.writeBigUInt64BE(1n << 40n, 64);
+    writeFileSync(path, image);
+    await using disk = await openImage(path);
+    expect(disk.details).toMatchObject({ snapshotCount: 3 });
+    expect(disk.details.snapshots).toBeUndefined();
+    await expect(openImage(path, { snapshot: '1' })).rejects.toMatchObject({ code: 'TRUNCATED' });
+  });
 
   test('a disk of 16 TiB with a few clusters: seconds, and a few reads', async () => {
     const path = join(tempDir(), 'disk.qcow2');

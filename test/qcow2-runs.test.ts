@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
-import { runsOf, type L2Table, type Layout, type Run } from '../src/format/qcow2/runs.ts';
+import type { Layout } from '../src/format/qcow2/layout.ts';
+import { runsOf, type L2Table, type Run } from '../src/format/qcow2/runs.ts';
 
 const K64 = 65_536;
 const G4 = 2 ** 32;
@@ -9,6 +10,9 @@ const COPIED = 1n << 63n;
 const layout: Layout = {
   name: 'disk.qcow2',
   fileSize: 5 * 2 ** 30,
+  hasDataFile: false,
+  dataName: 'disk.qcow2',
+  dataSize: 5 * 2 ** 30,
   version: 3,
   clusterBits: 16,
   clusterSize: K64,
@@ -16,7 +20,9 @@ const layout: Layout = {
   l1Offset: 0x30000,
   l1End: 0x40000,
   l1Needed: 2048,
+  entrySize: 8,
   l2Coverage: 2 ** 29,
+  metadata: [],
 };
 const guestOffset = 2 ** 29;
 
@@ -56,16 +62,18 @@ test('clusters that lie apart, or backwards, are runs of their own', () => {
   ]);
 });
 
-test('all kinds of zeros are one run', () => {
+test('zeros are one run, whether there are clusters for them or not; unallocated is another', () => {
   expect(runs([0n, 0n, 1n, 1n, 0x100001n, COPIED | 0x110001n, 0n])).toEqual([
-    { kind: 'zero', offset: 0, length: 7 * K64 },
+    { kind: 'unallocated', offset: 0, length: 2 * K64 },
+    { kind: 'zero', offset: 2 * K64, length: 4 * K64 },
+    { kind: 'unallocated', offset: 6 * K64, length: K64 },
   ]);
 });
 
 test('each kind next to each other', () => {
   const compressed = (1n << 62n) | (3n << 54n) | 0x200010n;
   expect(runs([0n, 0x100000n, compressed, compressed, 0x110000n, 0x120000n, 1n])).toEqual([
-    { kind: 'zero', offset: 0, length: K64 },
+    { kind: 'unallocated', offset: 0, length: K64 },
     { kind: 'plain', offset: K64, length: K64, hostOffset: 0x100000 },
     { kind: 'compressed', offset: 2 * K64, length: K64, hostOffset: 0x200010, hostLength: 2032 },
     { kind: 'compressed', offset: 3 * K64, length: K64, hostOffset: 0x200010, hostLength: 2032 },
@@ -84,7 +92,7 @@ test('a range that cuts clusters', () => {
   ]);
   expect(runs(entries, 3 * K64 - 1, 5 * K64 - 1)).toEqual([
     { kind: 'plain', offset: 3 * K64 - 1, length: 1, hostOffset: 0x12ffff },
-    { kind: 'zero', offset: 3 * K64, length: 2 * K64 - 1 },
+    { kind: 'unallocated', offset: 3 * K64, length: 2 * K64 - 1 },
   ]);
 });
 

@@ -1,13 +1,16 @@
 /** The content of an open qcow2 image: which bytes of the file, and what decoder, make up a range of the disk. */
 
-import { alignDown } from '../../bytes.ts';
-import { isSparsecopyError, SparsecopyError } from '../../errors.ts';
-import type { Disk, Extent, ImageDetails, Source } from '../../types.ts';
+import { alignDown, alignUp } from '../../bytes.ts';
+import { SparsecopyError } from '../../errors.ts';
+import type { Disk, Extent, ImageDetails, Source, Stored } from '../../types.ts';
 import { makeBuffers } from './buffers.ts';
 import { makeCache } from './cache.ts';
-import { groupPieces, hostEnd, type Group, type Piece } from './gather.ts';
+import type { Decryptor } from './crypt.ts';
+import { clusterError } from './decoder.ts';
+import { groupPieces, hostEnd, joinRanges, type Group, type Piece } from './gather.ts';
 import type { ClusterDecoder } from './inflate.ts';
-import { runsOf, type Layout, type Run } from './runs.ts';
+import type { Layout } from './layout.ts';
+import { runsOf, type PlainRun, type Run } from './runs.ts';
 import type { Tables } from './tables.ts';
 
 /** Plain runs from this size on are read straight into the caller's buffer; shorter ones may share a read. */
@@ -25,15 +28,30 @@ const GATHER_DEPTH = 8;
  */
 const KEPT_CLUSTERS = 4;
 
-/** An opened image. It owns `file`; `layout` and `tables` are those of the file. */
-export function makeDisk(
-  file: Source,
-  layout: Layout,
-  tables: Tables,
-  details: ImageDetails,
-  decode: ClusterDecoder,
-): Disk {
+/** Encryption works on these, whatever the cluster size. */
+const SECTOR_SIZE = 512;
+
+/** All that an opened image is made of; `layout` and `tables` are those of `file`. */
+export interface DiskParts {
+  readonly file: Source;
+  readonly layout: Layout;
+  readonly tables: Tables;
+  readonly details: ImageDetails;
+  readonly decode: ClusterDecoder;
+  readonly decryptor: Decryptor | undefined;
+  /** Where plain clusters lie, when not in `file`. */
+  readonly dataFile: Source | undefined;
+  /** Where unallocated clusters are read from. */
+  readonly backing: Source | undefined;
+  readonly stored: Stored | undefined;
+}
+
+/** An opened image. It owns `file`, the data file and the backing file. */
+export function makeDisk(parts: DiskParts): Disk {
+  const { file, layout, tables, details, decode, decryptor, dataFile, backing, stored } = parts;
   const { clusterSize, fileSize, name, virtualSize } = layout;
+  const data = dataFile ?? file;
+  const backingSize = backing?.size ?? 0;
   // The bits of a compressed cluster's length end at twice its size.
   const bufferSize = Math.max(GATHER, 2 * clusterSize);
   const buffers = makeBuffers(GATHER_DEPTH, bufferSize);
@@ -58,44 +76,25 @@ export function makeDisk(
 
   async function readGroup({ start, end, pieces }: Group): Promise<void> {
     const [only] = pieces;
-    if (pieces.length === 1 && only?.run.kind === 'plain') return file.read(only.target, start);
+    if (pieces.length === 1 && only?.run.kind === 'plain') return data.read(only.target, start);
+    // With a data file there are no compressed clusters: all pieces lie in it.
     const buffer = await buffers.take();
     try {
-      const bytes = buffer.subarray(0, Math.min(end, fileSize) - start);
-      await file.read(bytes, start);
+      const bytes = buffer.subarray(0, Math.min(end, data.size) - start);
+      await data.read(bytes, start);
       await settle(
         pieces.map(async ({ run, target }) => {
           const input = bytes.subarray(run.hostOffset - start, hostEnd(run) - start);
           if (run.kind === 'plain') target.set(input);
-          else await decodeCluster(run, input, target);
+          else {
+            await decode(input, target).catch((error: unknown) => {
+              throw clusterError(error, run, name, hostEnd(run) > fileSize);
+            });
+          }
         }),
       );
     } finally {
       buffers.give(buffer);
-    }
-  }
-
-  async function decodeCluster(
-    run: Piece['run'],
-    input: Uint8Array,
-    target: Uint8Array,
-  ): Promise<void> {
-    try {
-      await decode(input, target);
-    } catch (error) {
-      if (!isSparsecopyError(error)) throw error;
-      // All that the entry promises is there, so what ends early contradicts it.
-      const isCut = error.code === 'TRUNCATED' && hostEnd(run) > fileSize;
-      throw new SparsecopyError(
-        error.code === 'TRUNCATED' && !isCut ? 'CORRUPT' : error.code,
-        `compressed cluster at ${run.hostOffset} (disk offset ${run.offset}): ${error.message}`,
-        {
-          source: name,
-          offset: run.hostOffset,
-          cause: error,
-          ...(error.limit === undefined ? {} : { limit: error.limit }),
-        },
-      );
     }
   }
 
@@ -105,10 +104,45 @@ export function makeDisk(
     target.set(cluster.subarray(run.offset - start, run.offset - start + run.length));
   }
 
+  /** Where `run` ends in the middle of a sector, the whole of that is read. */
+  async function readEncrypted(
+    { offset, hostOffset, length }: PlainRun,
+    target: Uint8Array,
+    by: Decryptor,
+  ): Promise<void> {
+    const lead = offset % SECTOR_SIZE;
+    const whole = alignUp(lead + length, SECTOR_SIZE);
+    const bytes = whole === length ? target : Buffer.allocUnsafeSlow(whole);
+    await data.read(bytes, hostOffset - lead);
+    by.decrypt(bytes, hostOffset - lead, offset - lead);
+    if (bytes !== target) target.set(bytes.subarray(lead, lead + length));
+  }
+
+  /** Reads the unallocated ones of `runs` from `source`, as far as it goes; what lies between them may be written to. */
+  function readBacking(
+    source: Source,
+    runs: readonly Run[],
+    into: Uint8Array,
+    offset: number,
+  ): Promise<void> {
+    const wanted = runs.filter((run) => run.kind === 'unallocated' && run.offset < source.size);
+    return settle(
+      joinRanges(wanted).map(({ start, end }) =>
+        source.read(into.subarray(start - offset, Math.min(end, source.size) - offset), start),
+      ),
+    );
+  }
+
+  /** What knows more of `run` than that it is allocated, or not. */
+  function knowsOf({ kind }: Run): Source | undefined {
+    return kind === 'unallocated' ? backing : kind === 'plain' ? dataFile : undefined;
+  }
+
   return {
     name,
     size: virtualSize,
     details,
+    stored,
     async read(into: Uint8Array, offset: number): Promise<void> {
       const end = offset + into.length;
       if (offset < 0 || end > virtualSize) {
@@ -120,13 +154,18 @@ export function makeDisk(
       }
       // All tables first: then everything below starts at once, and nobody fails while nobody looks.
       const runs = await runsBetween(offset, end);
+      if (backing !== undefined) await readBacking(backing, runs, into, offset);
       const work: Promise<void>[] = [];
       const pieces: Piece[] = [];
       for (const run of runs) {
         const target = into.subarray(run.offset - offset, run.offset - offset + run.length);
         if (run.kind === 'zero') target.fill(0);
-        else if (run.kind === 'plain' && run.length >= DIRECT) {
-          work.push(file.read(target, run.hostOffset));
+        else if (run.kind === 'unallocated') {
+          target.subarray(Math.max(0, backingSize - run.offset)).fill(0);
+        } else if (run.kind === 'plain' && decryptor !== undefined) {
+          work.push(readEncrypted(run, target, decryptor));
+        } else if (run.kind === 'plain' && run.length >= DIRECT) {
+          work.push(data.read(target, run.hostOffset));
         } else if (run.kind === 'compressed' && run.length < clusterSize) {
           work.push(copyFromKept(run, target));
         } else {
@@ -137,26 +176,64 @@ export function makeDisk(
       await settle(work);
     },
     async *extents(start = 0, end = virtualSize): AsyncGenerator<Extent, void, void> {
-      let extent: Extent | undefined;
+      const joiner = makeJoiner();
       for await (const part of tables.parts(start, Math.min(end, virtualSize))) {
         for (const run of runsOf(layout, part)) {
-          const kind = run.kind === 'zero' ? 'zero' : 'data';
-          if (extent?.kind === kind) {
-            extent = { kind, offset: extent.offset, length: extent.length + run.length };
-          } else {
-            if (extent !== undefined) yield extent;
-            extent = { kind, offset: run.offset, length: run.length };
+          const source = knowsOf(run);
+          if (source === undefined) {
+            const done = joiner.add(asExtent(run));
+            if (done !== undefined) yield done;
+            continue;
+          }
+          for await (const extent of extentsWithin(source, run)) {
+            const done = joiner.add(extent);
+            if (done !== undefined) yield done;
           }
         }
       }
-      if (extent !== undefined) yield extent;
+      const last = joiner.end();
+      if (last !== undefined) yield last;
     },
     async [Symbol.asyncDispose](): Promise<void> {
       await tables.drain();
       await kept.drain();
-      await file[Symbol.asyncDispose]();
+      const owned = [backing, dataFile, file];
+      await settle(owned.map(async (source) => source?.[Symbol.asyncDispose]()));
     },
   };
+}
+
+/** Joins extents of one kind that follow each other; both give one that is complete, if there is one. */
+function makeJoiner(): { add(next: Extent): Extent | undefined; end(): Extent | undefined } {
+  let last: Extent | undefined;
+  return {
+    add(next: Extent): Extent | undefined {
+      if (last?.kind === next.kind) {
+        last = { kind: last.kind, offset: last.offset, length: last.length + next.length };
+        return undefined;
+      }
+      const done = last;
+      last = next;
+      return done;
+    },
+    end: () => last,
+  };
+}
+
+function asExtent({ kind, offset, length }: Run): Extent {
+  const isData = kind === 'plain' || kind === 'compressed';
+  return { kind: isData ? 'data' : 'zero', offset, length };
+}
+
+/** What `source` has in a range of its bytes; zeros behind its end. */
+async function* extentsWithin(
+  source: Source,
+  { offset, length }: { readonly offset: number; readonly length: number },
+): AsyncGenerator<Extent, void, void> {
+  const end = offset + length;
+  const known = Math.max(offset, Math.min(end, source.size));
+  if (known > offset) yield* source.extents(offset, known);
+  if (known < end) yield { kind: 'zero', offset: known, length: end - known };
 }
 
 /** Waits for all of `work`, also when some of it fails: nothing is still writing to a buffer then. */

@@ -8,6 +8,8 @@ const END = 0x00000000;
 const BACKING_FORMAT = 0xe2792aca;
 const FEATURE_NAMES = 0x6803f857;
 const DATA_FILE = 0x44415441;
+const CRYPTO_HEADER = 0x0537be77;
+const BITMAPS = 0x23852875;
 
 /** An entry of the feature name table: type, bit number, 46 bytes of name. */
 const FEATURE_NAME_SIZE = 48;
@@ -17,6 +19,12 @@ export interface Extensions {
   readonly backingFormat: string | undefined;
   /** Name of the external data file. */
   readonly dataFile: string | undefined;
+  /** Where the header of the encryption lies in the file, in bytes. */
+  readonly cryptoHeader: { readonly offset: number; readonly length: number } | undefined;
+  /** Where the directory of the dirty bitmaps lies in the file, in bytes, and how many bitmaps there are. */
+  readonly bitmaps:
+    | { readonly count: number; readonly directoryOffset: number; readonly directoryLength: number }
+    | undefined;
   /** The image's own names for features, by `featureKey`. */
   readonly featureNames: ReadonlyMap<string, string>;
 }
@@ -36,6 +44,8 @@ export function parseExtensions(head: Head, start: number, end: number): Extensi
   let backingFormat: string | undefined;
   let dataFile: string | undefined;
   let featureNames: ReadonlyMap<string, string> = new Map();
+  let cryptoHeader: Extensions['cryptoHeader'];
+  let bitmaps: Extensions['bitmaps'];
   let count = 0;
   for (let at = start; at + 8 <= end;) {
     // 0: type, 4: length, 8: data, padded to a multiple of 8
@@ -62,9 +72,20 @@ export function parseExtensions(head: Head, start: number, end: number): Extensi
     if (type === BACKING_FORMAT) backingFormat = head.text(data, data + length);
     else if (type === DATA_FILE) dataFile = head.text(data, data + length);
     else if (type === FEATURE_NAMES) featureNames = parseFeatureNames(head, data, data + length);
+    else if (type === CRYPTO_HEADER && length >= 16) {
+      // 0: offset, 8: length
+      cryptoHeader = { offset: head.u64(data), length: head.u64(data + 8) };
+    } else if (type === BITMAPS && length >= 24) {
+      // 0: nb_bitmaps, 4: reserved, 8: bitmap_directory_size, 16: bitmap_directory_offset
+      bitmaps = {
+        count: head.u32(data),
+        directoryLength: head.u64(data + 8),
+        directoryOffset: head.u64(data + 16),
+      };
+    }
     at = data + alignUp(length, 8);
   }
-  return { backingFormat, dataFile, featureNames };
+  return { backingFormat, dataFile, cryptoHeader, bitmaps, featureNames };
 }
 
 function parseFeatureNames(head: Head, start: number, end: number): ReadonlyMap<string, string> {

@@ -6,8 +6,7 @@ import {
   type ErrorCode,
   type ErrorDetails,
 } from '../../errors.ts';
-import type { Limits } from '../../limits.ts';
-import type { ImageDetails } from '../../types.ts';
+import type { ImageDetails, OpenContext, SnapshotDetails } from '../../types.ts';
 import { featureKey } from './extensions.ts';
 import type { Header } from './header.ts';
 
@@ -31,18 +30,17 @@ const RAW_DATA_FILE_BIT = 1;
 const COMPRESSION_TYPES = ['zlib', 'zstd'] as const;
 const CRYPT_METHODS = ['none', 'aes', 'luks'] as const;
 
-/** True when the tables of the image are known to have the form, and to mean the bytes, that this package reads. */
-export function hasKnownTables(header: Header): boolean {
+/** True when the image's own tables tell where its data lie, and in a form that this package reads. */
+export function hasKnownTables(header: Header, { allowCorrupt }: OpenContext): boolean {
   return (
     header.incompatible.every((bit) => bit < INCOMPATIBLE.length) &&
-    !header.incompatible.includes(CORRUPT_BIT) &&
-    !header.incompatible.includes(EXTENDED_L2_BIT) &&
+    (allowCorrupt === true || !header.incompatible.includes(CORRUPT_BIT)) &&
     !hasDataFile(header)
   );
 }
 
-/** What the header alone says. */
-export function detailsOf(header: Header): ImageDetails {
+/** What the header says, and the table of snapshots where that could be read. */
+export function detailsOf(header: Header, snapshots?: readonly SnapshotDetails[]): ImageDetails {
   const compressionType = COMPRESSION_TYPES[header.compressionType];
   const { backingFile, backingFormat, dataFile } = header;
   return {
@@ -56,6 +54,7 @@ export function detailsOf(header: Header): ImageDetails {
     ...(hasDataFile(header) ? { dataFile: dataFile ?? '' } : {}),
     ...(header.cryptMethod === 0 ? {} : { encryption: cryptMethod(header) }),
     snapshotCount: header.snapshotCount,
+    ...(snapshots === undefined ? {} : { snapshots: snapshots.map(snapshotDetails) }),
     features: [
       ...header.incompatible.map((bit) => INCOMPATIBLE[bit] ?? `incompatible bit ${bit}`),
       ...header.compatible.map((bit) => COMPATIBLE[bit] ?? `compatible bit ${bit}`),
@@ -64,11 +63,18 @@ export function detailsOf(header: Header): ImageDetails {
   };
 }
 
+/** Without what only a reader needs. */
+function snapshotDetails(snapshot: SnapshotDetails): SnapshotDetails {
+  const { id, name, virtualSize, date, vmStateSize } = snapshot;
+  return { id, name, virtualSize, date, vmStateSize };
+}
+
 /**
  * Refuses an image whose content can or may not be read, though its header is sound.
- * @throws SparsecopyError `UNSUPPORTED`, `CORRUPT` (it says so itself), `REFERENCE`, `LIMIT`.
+ * @throws SparsecopyError `UNSUPPORTED`, `CORRUPT` (it says so itself, or contradicts itself), `REFERENCE`, `LIMIT`.
  */
-export function refuseUnreadable(header: Header, name: string, limits: Limits): void {
+export function refuseUnreadable(header: Header, name: string, context: OpenContext): void {
+  const { limits } = context;
   const fail = (code: ErrorCode, sentence: string, details: ErrorDetails): SparsecopyError =>
     new SparsecopyError(code, sentence, { source: name, ...details });
 
@@ -79,37 +85,15 @@ export function refuseUnreadable(header: Header, name: string, limits: Limits): 
     const sentence = `needs incompatible feature bit ${unknown}${called}`;
     throw fail('UNSUPPORTED', sentence, { offset: 72, feature: `incompatible bit ${unknown}` });
   }
-  if (header.incompatible.includes(CORRUPT_BIT)) {
+  if (header.incompatible.includes(CORRUPT_BIT) && context.allowCorrupt !== true) {
     throw fail('CORRUPT', 'is marked as corrupt by the program that wrote it', { offset: 72 });
   }
-  if (hasDataFile(header)) {
-    const named = header.dataFile === undefined ? '' : ` ${quoteUntrusted(header.dataFile)}`;
-    throw fail('REFERENCE', `has its data in another file${named}, which is not opened`, {
-      feature: 'external data file',
-    });
-  }
-  if (header.autoclear.includes(RAW_DATA_FILE_BIT)) {
-    const sentence = 'has the raw external data bit, but no external data file';
-    throw fail('CORRUPT', sentence, { offset: 88 });
-  }
-  if (header.backingFile !== undefined) {
-    throw fail(
-      'REFERENCE',
-      `needs the backing file ${quoteUntrusted(header.backingFile)}, which is not opened`,
-      { offset: 8, feature: 'backing file' },
-    );
-  }
-  if (header.cryptMethod !== 0) {
+  refuseReferences(header, context, fail);
+  if (CRYPT_METHODS[header.cryptMethod] === undefined) {
     throw fail('UNSUPPORTED', `is encrypted (${cryptMethod(header)})`, {
       offset: 32,
       feature: 'encryption',
       found: header.cryptMethod,
-    });
-  }
-  if (header.incompatible.includes(EXTENDED_L2_BIT)) {
-    throw fail('UNSUPPORTED', 'has extended L2 entries', {
-      offset: 72,
-      feature: 'extended L2 entries',
     });
   }
   if (COMPRESSION_TYPES[header.compressionType] === undefined) {
@@ -133,9 +117,61 @@ export function refuseUnreadable(header: Header, name: string, limits: Limits): 
   }
 }
 
+/** What names another file in a way that is not allowed, or cannot be. */
+function refuseReferences(
+  header: Header,
+  context: OpenContext,
+  fail: (code: ErrorCode, sentence: string, details: ErrorDetails) => SparsecopyError,
+): void {
+  const { backingFile, dataFile } = header;
+  const mayOpen = context.openReference !== undefined;
+  const hasDataFileBit = header.incompatible.includes(DATA_FILE_BIT);
+  const isRaw = header.autoclear.includes(RAW_DATA_FILE_BIT);
+  if (hasDataFile(header) && !mayOpen) {
+    const named = dataFile === undefined ? '' : ` ${quoteUntrusted(dataFile)}`;
+    throw fail('REFERENCE', `has its data in another file${named}, which is not opened`, {
+      feature: 'external data file',
+    });
+  }
+  if (dataFile !== undefined && !hasDataFileBit) {
+    const sentence = `names the data file ${quoteUntrusted(dataFile)}, but lacks incompatible feature bit ${DATA_FILE_BIT}`;
+    throw fail('CORRUPT', sentence, { offset: 72 });
+  }
+  if (isRaw && !hasDataFileBit) {
+    const sentence = 'has the raw external data bit, but no external data file';
+    throw fail('CORRUPT', sentence, { offset: 88 });
+  }
+  if (backingFile === undefined) return;
+  if (!mayOpen) {
+    throw fail(
+      'REFERENCE',
+      `needs the backing file ${quoteUntrusted(backingFile)}, which is not opened`,
+      { offset: 8, feature: 'backing file' },
+    );
+  }
+  // The specification has the two exclude each other: which of them is read would depend on the reader.
+  if (isRaw) {
+    throw fail('CORRUPT', 'has a backing file and a raw external data file', { offset: 88 });
+  }
+  if (backingFile === '' && context.hasOwnBacking !== true) {
+    const sentence = 'has a backing file whose name is empty, too long or not behind the header';
+    throw fail('CORRUPT', sentence, { offset: 8 });
+  }
+}
+
 /** The bit and the header extension should go together; one of them is enough to be careful. */
-function hasDataFile(header: Header): boolean {
+export function hasDataFile(header: Header): boolean {
   return header.incompatible.includes(DATA_FILE_BIT) || header.dataFile !== undefined;
+}
+
+/** True when L2 entries have a bitmap of subclusters. */
+export function hasExtendedL2(header: Pick<Header, 'incompatible'>): boolean {
+  return header.incompatible.includes(EXTENDED_L2_BIT);
+}
+
+/** True when the image has an encryption header. */
+export function hasLuks(header: Header): boolean {
+  return CRYPT_METHODS[header.cryptMethod] === 'luks';
 }
 
 function cryptMethod(header: Header): string {

@@ -40,6 +40,22 @@ export function groupPieces(pieces: readonly Piece[], most: number): Group[] {
   return groups;
 }
 
+/**
+ * Ranges that cover `runs`, which are in the order of the disk, each of them worth one read: what lies between two runs
+ * may be read with them.
+ */
+export function joinRanges(
+  runs: readonly { readonly offset: number; readonly length: number }[],
+): { start: number; end: number }[] {
+  const ranges: { start: number; end: number }[] = [];
+  for (const { offset, length } of runs) {
+    const last = ranges.at(-1);
+    if (last !== undefined && offset <= last.end + GAP) last.end = offset + length;
+    else ranges.push({ start: offset, end: offset + length });
+  }
+  return ranges;
+}
+
 /** Where the bytes of `run` end in the file (exclusive). */
 export function hostEnd(run: Piece['run']): number {
   return run.hostOffset + (run.kind === 'plain' ? run.length : run.hostLength);

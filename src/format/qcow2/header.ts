@@ -3,8 +3,9 @@
 import { viewOf } from '../../bytes.ts';
 import type { SparsecopyError } from '../../errors.ts';
 import type { Limits } from '../../limits.ts';
-import { ENTRY_SIZE } from './entry.ts';
+import { ENTRY_SIZE, EXTENDED_ENTRY_SIZE } from './entry.ts';
 import { parseExtensions, type Extensions } from './extensions.ts';
+import { hasExtendedL2 } from './features.ts';
 import { makeHead, type Head } from './head.ts';
 
 /** "QFI" and 0xfb. */
@@ -17,6 +18,9 @@ const V3_SIZE = 104;
 /** 512 bytes is the specification's least, 2 MiB the most that qemu opens. */
 const LEAST_CLUSTER_BITS = 9;
 const MOST_CLUSTER_BITS = 21;
+
+/** With extended L2 entries the specification wants 16 KiB: a subcluster is no smaller than a sector. */
+const LEAST_EXTENDED_CLUSTER_BITS = 14;
 
 /** The incompatible feature bit that goes with a compression type other than 0. */
 const COMPRESSION_TYPE_BIT = 3;
@@ -35,7 +39,12 @@ export interface Header extends Extensions {
   readonly l1Size: number;
   readonly l1Offset: number;
   readonly refcountTableOffset: number;
+  /** In clusters. */
+  readonly refcountTableClusters: number;
+  /** Width of a reference count in bits: 1 to 64, a power of two. */
+  readonly refcountBits: number;
   readonly snapshotCount: number;
+  readonly snapshotsOffset: number;
   /** Numbers of the bits that are set, ascending. */
   readonly incompatible: readonly number[];
   readonly compatible: readonly number[];
@@ -62,22 +71,27 @@ export function parseHeader(bytes: Uint8Array, name: string, limits: Limits): He
   head.need(8, 'qcow2 header');
   const version = parseVersion(head);
   head.need(version === 2 ? V2_SIZE : V3_SIZE, 'qcow2 header');
-  const clusterBits = parseClusterBits(head);
+  const incompatible = version === 2 ? [] : setBits(head, 72);
+  const isExtended = hasExtendedL2({ incompatible });
+  const clusterBits = parseClusterBits(head, isExtended);
   const clusterSize = 2 ** clusterBits;
   const headerLength = version === 2 ? V2_SIZE : parseHeaderLength(head, clusterSize);
   const virtualSize = parseVirtualSize(head);
   const backingOffset = head.u64(8);
   // 56: refcount_table_clusters
-  if (count(head, 56, 'refcount_table_clusters', clusterSize, 'qcow2RefcountTableSize') === 0) {
+  const refcountTableClusters = count(
+    head,
+    56,
+    'refcount_table_clusters',
+    clusterSize,
+    'qcow2RefcountTableSize',
+  );
+  if (refcountTableClusters === 0) {
     throw wrong(head, 56, 'refcount_table_clusters', 0, 'at least 1');
   }
-  // 64: snapshots_offset: only snapshots need the table
-  offset(head, 64, 'snapshots_offset', clusterSize);
-  // 96: refcount_order: 6 stands for 64 bits
-  if (version === 3 && head.u32(96) > 6) {
-    throw wrong(head, 96, 'refcount_order', head.u32(96), 'at most 6');
-  }
-  const incompatible = version === 2 ? [] : setBits(head, 72);
+  // 96: refcount_order: 6 stands for 64 bits, and version 2 has 16
+  const refcountOrder = version === 2 ? 4 : head.u32(96);
+  if (refcountOrder > 6) throw wrong(head, 96, 'refcount_order', refcountOrder, 'at most 6');
   return {
     version,
     clusterBits,
@@ -85,8 +99,11 @@ export function parseHeader(bytes: Uint8Array, name: string, limits: Limits): He
     virtualSize,
     // 32: crypt_method
     cryptMethod: head.u32(32),
-    ...parseL1(head, virtualSize, clusterSize),
+    ...parseL1(head, virtualSize, clusterSize, isExtended ? EXTENDED_ENTRY_SIZE : ENTRY_SIZE),
     refcountTableOffset: offset(head, 48, 'refcount_table_offset', clusterSize),
+    refcountTableClusters,
+    refcountBits: 2 ** refcountOrder,
+    snapshotsOffset: offset(head, 64, 'snapshots_offset', clusterSize),
     snapshotCount: count(head, 60, 'nb_snapshots', 1, 'qcow2SnapshotCount'),
     incompatible,
     compatible: version === 2 ? [] : setBits(head, 80),
@@ -117,10 +134,11 @@ function parseVersion(head: Head): 2 | 3 {
 }
 
 /** 20: cluster_bits */
-function parseClusterBits(head: Head): number {
+function parseClusterBits(head: Head, isExtended: boolean): number {
   const bits = head.u32(20);
-  if (bits >= LEAST_CLUSTER_BITS && bits <= MOST_CLUSTER_BITS) return bits;
-  const expected = `${LEAST_CLUSTER_BITS} to ${MOST_CLUSTER_BITS}`;
+  const least = isExtended ? LEAST_EXTENDED_CLUSTER_BITS : LEAST_CLUSTER_BITS;
+  if (bits >= least && bits <= MOST_CLUSTER_BITS) return bits;
+  const expected = `${least} to ${MOST_CLUSTER_BITS}${isExtended ? ' with extended L2 entries' : ''}`;
   throw wrong(head, 20, 'cluster_bits', bits, expected);
 }
 
@@ -150,10 +168,11 @@ function parseL1(
   head: Head,
   virtualSize: number,
   clusterSize: number,
+  entrySize: number,
 ): { l1Size: number; l1Offset: number } {
   const l1Size = count(head, 36, 'l1_size', ENTRY_SIZE, 'qcow2L1Size');
   const l1Offset = offset(head, 40, 'l1_table_offset', clusterSize);
-  const needed = Math.ceil(virtualSize / clusterSize / (clusterSize / ENTRY_SIZE));
+  const needed = Math.ceil(virtualSize / clusterSize / (clusterSize / entrySize));
   if (l1Size < needed) {
     throw wrong(head, 36, 'l1_size', l1Size, `at least ${needed} for ${virtualSize} bytes`);
   }

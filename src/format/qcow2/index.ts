@@ -7,43 +7,92 @@ import type {
   OpenContext,
   Probe,
   Source,
-  StoredExtent,
+  Stored,
 } from '../../types.ts';
-import { SparsecopyError } from '../../errors.ts';
+import { isSparsecopyError, SparsecopyError } from '../../errors.ts';
+import { makeClaims, type Claims } from './claims.ts';
+import type { Decryptor } from './crypt.ts';
+import { makeDecoder } from './decoder.ts';
 import { makeDisk } from './disk.ts';
-import { detailsOf, hasKnownTables, refuseUnreadable } from './features.ts';
+import { detailsOf, hasDataFile, hasKnownTables, hasLuks, refuseUnreadable } from './features.ts';
 import { hasMagic, parseHeader, type Header } from './header.ts';
-import { makeDeflateDecoder, type ClusterDecoder } from './inflate.ts';
-import { layoutOf, runsOf, type Layout } from './runs.ts';
+import { isInPlace, layoutOf, misplaced, type Layout } from './layout.ts';
+import { runsOf } from './runs.ts';
+import { findSnapshot, readSnapshots, type Snapshot } from './snapshots.ts';
+import { storedInDataFile, storedInFile } from './stored.ts';
 import { openTables, type Tables } from './tables.ts';
 
 /**
- * qcow2, versions 2 and 3, any cluster size, with random access.
+ * qcow2, versions 2 and 3, any cluster size, with random access: the disk as it is now, or one of the internal snapshots.
  *
  * `open` reads all tables once, so that what is wrong with them is known before anything is copied. It refuses with
- * `REFERENCE` backing and data files, with `UNSUPPORTED` encryption, extended L2 entries and unknown features, with
- * `CORRUPT` what the specification forbids or what is marked as corrupt, with `TRUNCATED` what the file does not hold,
- * and with `LIMIT` what is too large. `describe` tells of an image that is refused for what it needs or how large it is.
+ * `REFERENCE` backing and data files where the context does not open them, with `UNSUPPORTED` unknown features, and
+ * encryption without a passphrase, with `FORBIDDEN` a wrong passphrase, with `CORRUPT` what the specification forbids or what is
+ * marked as corrupt, with `TRUNCATED` what the file does not hold, with `FORMAT` a snapshot that is not there, and with
+ * `LIMIT` what is too large. `describe` tells of an image that is refused for what it needs or how large it is.
  */
 export const qcow2: Format = {
   name: 'qcow2',
   matches: ({ head }: Probe) => hasMagic(head),
   async describe(file: Source, context: OpenContext, headerOnly = false): Promise<ImageDetails> {
     const header = await readHeader(file, context);
-    const details = detailsOf(header);
-    if (headerOnly || !hasKnownTables(header)) return details;
-    const { layout, tables } = await readTables(file, header, context);
-    return { ...details, allocatedSize: (await walk(layout, tables)).size };
+    if (headerOnly) return detailsOf(header);
+    const { details, view } = await readView(file, header, context);
+    if (!hasKnownTables(header, context)) return details;
+    const { layout, tables } = await readTables(file, header, context, undefined, view);
+    return { ...details, allocatedSize: (await walk(layout, tables)).allocatedSize };
   },
   async open(file: Source, context: OpenContext): Promise<Disk> {
+    const { limits, untrusted, hasOwnBacking } = context;
     const header = await readHeader(file, context);
-    refuseUnreadable(header, file.name, context.limits);
-    const { layout, tables } = await readTables(file, header, context);
-    const { size, hasCompressed } = await walk(layout, tables);
-    const details = { ...detailsOf(header), allocatedSize: size };
-    const disk = makeDisk(file, layout, tables, details, await makeDecoder(header, context));
-    if (hasCompressed || file.stored === undefined) return disk;
-    return { ...disk, stored: { fd: file.stored.fd, extents: () => plainExtents(layout, tables) } };
+    refuseUnreadable(header, file.name, context);
+    const { details, view } = await readView(file, header, context);
+    const decryptor = await openCrypto(file, header, context);
+    const opened: Source[] = [];
+    const openNamed = async (
+      kind: 'backing file' | 'data file',
+      name = '',
+      format?: string,
+    ): Promise<Source | undefined> => {
+      const source = await context.openReference?.({ kind, name, format });
+      if (source !== undefined) opened.push(source);
+      return source;
+    };
+    try {
+      const dataFile = hasDataFile(header)
+        ? await openNamed('data file', header.dataFile, 'raw')
+        : undefined;
+      const { layout, tables } = await readTables(file, header, context, dataFile, view);
+      const claims = untrusted === true ? makeClaims(layout, limits) : undefined;
+      const found = await walk(layout, tables, claims);
+      const backing =
+        header.backingFile !== undefined || hasOwnBacking === true
+          ? await openNamed('backing file', header.backingFile, header.backingFormat)
+          : undefined;
+      const isAsStored =
+        decryptor === undefined &&
+        !found.hasCompressed &&
+        (backing === undefined || found.firstUnallocated >= backing.size);
+      return makeDisk({
+        file,
+        layout,
+        tables,
+        details: { ...details, allocatedSize: found.allocatedSize },
+        decode: await makeDecoder(header, limits),
+        decryptor,
+        dataFile,
+        backing,
+        stored: isAsStored ? storedOf(layout, tables, file, dataFile) : undefined,
+      });
+    } catch (error) {
+      await Promise.allSettled(opened.map(async (source) => source[Symbol.asyncDispose]()));
+      throw error;
+    }
+  },
+  async pass(runs, head, context) {
+    // Loaded by what passes once.
+    const { passQcow2 } = await import('./pass.ts');
+    return passQcow2(runs, head, context);
   },
 };
 
@@ -53,10 +102,61 @@ async function readHeader(file: Source, { limits }: OpenContext): Promise<Header
   return parseHeader(head, file.name, limits);
 }
 
+/** Which of the disks in the image is wanted, and what is to be told of it. */
+async function readView(
+  file: Source,
+  header: Header,
+  { limits, snapshot }: OpenContext,
+): Promise<{ details: ImageDetails; view: Header | Snapshot }> {
+  let snapshots: readonly Snapshot[] | undefined;
+  try {
+    snapshots = await readSnapshots(file, header, limits);
+  } catch (error) {
+    // The disk as it is now does not depend on a broken table of snapshots, and qemu-img opens it too.
+    if (snapshot !== undefined || !isSparsecopyError(error)) throw error;
+  }
+  const details = detailsOf(header, snapshots);
+  if (snapshot === undefined) return { details, view: header };
+  const view = findSnapshot(snapshots ?? [], snapshot, file.name);
+  return { details: { ...details, virtualSize: view.virtualSize }, view };
+}
+
+/** @throws SparsecopyError `CORRUPT`, `TRUNCATED`, `LIMIT` for the place of the encryption header; what `makeDecryptor` throws. */
+async function openCrypto(
+  file: Source,
+  header: Header,
+  { limits, passphrase }: OpenContext,
+): Promise<Decryptor | undefined> {
+  if (header.cryptMethod === 0) return undefined;
+  const place = hasLuks(header) ? header.cryptoHeader : undefined;
+  let bytes: Buffer | undefined;
+  if (place !== undefined && passphrase !== undefined) {
+    const most = limits.qcow2CryptoHeaderSize;
+    if (place.length > most) {
+      throw new SparsecopyError(
+        'LIMIT',
+        `encryption header has ${place.length} bytes, at most ${most} are allowed`,
+        { source: file.name, limit: 'qcow2CryptoHeaderSize', expected: most, found: place.length },
+      );
+    }
+    const layout = layoutOf(header, file.name, file.size);
+    if (!isInPlace(layout, place.offset, place.length)) {
+      throw misplaced(layout, 'encryption header', place.offset, place.length);
+    }
+    bytes = Buffer.allocUnsafeSlow(place.length);
+    await file.read(bytes, place.offset);
+  }
+  // Loaded by images that need it.
+  const { makeDecryptor } = await import('./crypt.ts');
+  return makeDecryptor(bytes, header, file.name, passphrase, limits);
+}
+
 async function readTables(
   file: Source,
   header: Header,
   { limits }: OpenContext,
+  dataFile: { readonly name: string; readonly size: number } | undefined,
+  view: Header | Snapshot,
 ): Promise<{ layout: Layout; tables: Tables }> {
   // The refcount table is not read, but a file that ends before it is not whole.
   if (header.refcountTableOffset >= file.size) {
@@ -66,55 +166,53 @@ async function readTables(
       { source: file.name, offset: header.refcountTableOffset, found: file.size },
     );
   }
-  const layout = layoutOf(header, file.name, file.size);
+  const layout = layoutOf(header, file.name, file.size, dataFile, view);
   return { layout, tables: await openTables(file, layout, limits) };
 }
 
-/**
- * Bytes of the disk in data clusters, plain or compressed, and whether there are compressed ones; checks every entry of every
- * table on the way.
- */
-async function walk(
-  layout: Layout,
-  tables: Tables,
-): Promise<{ size: number; hasCompressed: boolean }> {
-  let size = 0;
+/** What a walk over all tables finds. */
+interface Walked {
+  /** Bytes of the disk in data clusters, plain or compressed. */
+  readonly allocatedSize: number;
+  readonly hasCompressed: boolean;
+  /** Where the first range of the disk begins that a backing file is read for; `Infinity` when there is none. */
+  readonly firstUnallocated: number;
+}
+
+/** Checks every entry of every table, and that nothing has two owners when there are `claims`. */
+async function walk(layout: Layout, tables: Tables, claims?: Claims): Promise<Walked> {
+  let allocatedSize = 0;
   let hasCompressed = false;
+  let firstUnallocated = Infinity;
   try {
     for await (const part of tables.parts(0, layout.virtualSize)) {
+      if (part.kind === 'table') claims?.table(part.table.hostOffset);
       for (const run of runsOf(layout, part)) {
-        if (run.kind !== 'zero') size += run.length;
+        claims?.run(run);
+        if (run.kind === 'plain' || run.kind === 'compressed') allocatedSize += run.length;
         if (run.kind === 'compressed') hasCompressed = true;
+        if (run.kind === 'unallocated') firstUnallocated = Math.min(firstUnallocated, run.offset);
       }
     }
   } finally {
     await tables.drain();
   }
-  return { size, hasCompressed };
+  return { allocatedSize, hasCompressed, firstUnallocated };
 }
 
-/** The disk of an image without compressed clusters, and where its data lie in the file. */
-async function* plainExtents(
+function storedOf(
   layout: Layout,
   tables: Tables,
-): AsyncGenerator<StoredExtent, void, void> {
-  for await (const part of tables.parts(0, layout.virtualSize)) {
-    for (const run of runsOf(layout, part)) {
-      const { offset, length } = run;
-      if (run.kind === 'zero') yield { kind: 'zero', offset, length };
-      else yield { kind: 'data', offset, length, hostOffset: run.hostOffset };
-    }
-  }
-}
-
-async function makeDecoder(header: Header, { limits }: OpenContext): Promise<ClusterDecoder> {
-  if (header.compressionType === 0) return makeDeflateDecoder(header.clusterSize);
-  // Loaded by images that need it: it brings a WebAssembly module.
-  const { makeZstdClusterDecoder } = await import('../../codec/zstd.ts');
-  const decode = await makeZstdClusterDecoder(limits);
-  return (input, output) =>
-    new Promise((resolve) => {
-      decode(input, output);
-      resolve();
-    });
+  file: Source,
+  dataFile: Source | undefined,
+): Stored | undefined {
+  const stored = (dataFile ?? file).stored;
+  if (stored === undefined) return undefined;
+  return {
+    fd: stored.fd,
+    extents: () =>
+      dataFile === undefined
+        ? storedInFile(layout, tables)
+        : storedInDataFile(layout, tables, stored),
+  };
 }

@@ -1,27 +1,16 @@
 /** What an L2 table says of a range of the disk, as runs: the checks that tie an entry to the file it points into. */
 
-import { alignUp } from '../../bytes.ts';
-import { SparsecopyError, type ErrorCode } from '../../errors.ts';
-import { decodeL2Entry, ENTRY_SIZE } from './entry.ts';
-import type { Header } from './header.ts';
-
-/** Where things lie in an image: what entries are checked against. All in bytes. */
-export interface Layout {
-  /** Of the file, for messages. */
-  readonly name: string;
-  readonly fileSize: number;
-  readonly version: 2 | 3;
-  readonly clusterBits: number;
-  readonly clusterSize: number;
-  readonly virtualSize: number;
-  readonly l1Offset: number;
-  /** Exclusive, rounded up to whole clusters. */
-  readonly l1End: number;
-  /** Count of L1 entries that the virtual size needs. */
-  readonly l1Needed: number;
-  /** How much of the disk one L2 table describes. */
-  readonly l2Coverage: number;
-}
+import { quoteUntrusted, SparsecopyError } from '../../errors.ts';
+import {
+  decodeExtendedL2Entry,
+  decodeL2Entry,
+  ENTRY_SIZE,
+  EXTENDED_ENTRY_SIZE,
+  SUBCLUSTER_COUNT_BITS,
+  type L2Entry,
+  type SubclusterEntry,
+} from './entry.ts';
+import { isInPlace, misplaced, placed, type Layout } from './layout.ts';
 
 /** An L2 table, or as much of it as the virtual size needs. */
 export interface L2Table {
@@ -32,16 +21,22 @@ export interface L2Table {
 }
 
 /** A range of the disk that no L2 table describes, or that one L2 table does. */
-export type Part = ZeroRun | (Range & { readonly kind: 'table'; readonly table: L2Table });
+export type Part = UnallocatedRun | (Range & { readonly kind: 'table'; readonly table: L2Table });
 
 /** A range of the disk that is of one kind. */
-export type Run = ZeroRun | PlainRun | CompressedRun;
+export type Run = UnallocatedRun | ZeroRun | PlainRun | CompressedRun;
 
+/** Reads as the backing file; without one, and beyond its end, as zeros. */
+export interface UnallocatedRun extends Range {
+  readonly kind: 'unallocated';
+}
+
+/** Reads as zeros, whatever the backing file has. */
 interface ZeroRun extends Range {
   readonly kind: 'zero';
 }
 
-/** In one piece at `hostOffset`, of one cluster or several. */
+/** In one piece at `hostOffset`, of one cluster or several, or of subclusters. */
 export interface PlainRun extends Range {
   readonly kind: 'plain';
   readonly hostOffset: number;
@@ -62,77 +57,63 @@ interface Range {
 
 type Writable<T> = { -readonly [Key in keyof T]: T[Key] };
 
-/** The layout of an image with this header in a file of `fileSize` bytes. */
-export function layoutOf(header: Header, name: string, fileSize: number): Layout {
-  const { version, clusterBits, clusterSize, virtualSize, l1Offset, l1Size } = header;
-  const l2Coverage = clusterSize * (clusterSize / ENTRY_SIZE);
-  return {
-    name,
-    fileSize,
-    version,
-    clusterBits,
-    clusterSize,
-    virtualSize,
-    l1Offset,
-    l1End: alignUp(l1Offset + l1Size * ENTRY_SIZE, clusterSize),
-    l1Needed: Math.ceil(virtualSize / l2Coverage),
-    l2Coverage,
-  };
-}
-
 /**
- * The runs of `part`: ascending, gapless, zero runs and adjacent plain clusters joined.
+ * The runs of `part`: ascending, gapless, neighbours that can be one run joined.
  * @throws SparsecopyError `CORRUPT`, `TRUNCATED` when an entry is not allowed or points where no cluster can be.
  */
 export function* runsOf(layout: Layout, part: Part): Generator<Run, void, void> {
-  if (part.kind === 'zero') {
+  if (part.kind === 'unallocated') {
     yield part;
     return;
   }
-  const { clusterBits, clusterSize, version } = layout;
+  const { clusterSize } = layout;
   const { table } = part;
   const end = part.offset + part.length;
   /** The run that may still grow. */
-  let run: Writable<ZeroRun | PlainRun> | undefined;
+  let run: GrowingRun | undefined;
   /** Entries before this one speak of clusters that lie before `end` as a whole. */
   const wholeEnd = Math.floor((end - table.guestOffset) / clusterSize);
   let index = Math.floor((part.offset - table.guestOffset) / clusterSize);
   for (let offset = part.offset; offset < end;) {
     const cluster = table.guestOffset + index * clusterSize;
-    const high = table.view.getUint32(index * ENTRY_SIZE);
-    const low = table.view.getUint32(index * ENTRY_SIZE + 4);
-    const entry = decodeL2Entry(high, low, clusterBits, version);
-    const alike =
-      entry.kind === 'compressed'
-        ? 0
-        : countAlike(table, index, wholeEnd, entry.kind === 'plain' ? clusterSize : 0);
-    const next = Math.min(cluster + (1 + alike) * clusterSize, end);
-    const length = next - offset;
+    const entry = entryAt(layout, table, index);
     switch (entry.kind) {
       case 'unallocated':
       case 'zero':
-        if (run?.kind === 'zero') {
-          run.length += length;
-        } else {
-          if (run !== undefined) yield run;
-          run = { kind: 'zero', offset, length };
-        }
-        break;
       case 'plain': {
-        const hostOffset = entry.hostOffset + (offset - cluster);
-        // Only what the disk needs must be there: a file may end with the last byte that was written to it.
-        if (!isInPlace(layout, hostOffset, length)) {
-          throw misplaced(layout, entryName(table, index, alike), hostOffset, length);
-        }
-        if (run?.kind === 'plain' && run.hostOffset + run.length === hostOffset) {
-          run.length += length;
-        } else {
+        const alike = countAlike(layout, table, index, wholeEnd, entry.kind);
+        const next = Math.min(cluster + (1 + alike) * clusterSize, end);
+        const length = next - offset;
+        const grown: GrowingRun =
+          entry.kind === 'plain'
+            ? { kind: 'plain', offset, length, hostOffset: entry.hostOffset + (offset - cluster) }
+            : { kind: entry.kind, offset, length };
+        if (grown.kind === 'plain') checkPlain(layout, grown, table, index, alike);
+        if (run !== undefined && joins(run, grown)) run.length += length;
+        else {
           if (run !== undefined) yield run;
-          run = { kind: 'plain', offset, length, hostOffset };
+          run = grown;
         }
+        offset = next;
+        index += 1 + alike;
+        break;
+      }
+      case 'subclusters': {
+        const next = Math.min(cluster + clusterSize, end);
+        for (const grown of subclusterRuns(layout, entry, cluster, offset, next)) {
+          if (grown.kind === 'plain') checkPlain(layout, grown, table, index);
+          if (run !== undefined && joins(run, grown)) run.length += grown.length;
+          else {
+            if (run !== undefined) yield run;
+            run = grown;
+          }
+        }
+        offset = next;
+        index++;
         break;
       }
       case 'compressed': {
+        const next = Math.min(cluster + clusterSize, end);
         const { hostOffset, hostLength } = entry;
         // The length counts whole sectors, and may count too many: where the data end only they know.
         if (!isInPlace(layout, hostOffset, 1)) {
@@ -140,80 +121,147 @@ export function* runsOf(layout: Layout, part: Part): Generator<Run, void, void> 
         }
         if (run !== undefined) yield run;
         run = undefined;
-        yield { kind: 'compressed', offset, length, hostOffset, hostLength };
+        yield { kind: 'compressed', offset, length: next - offset, hostOffset, hostLength };
+        offset = next;
+        index++;
         break;
       }
       case 'invalid': {
         const sentence = `${entryName(table, index)} ${entry.why}`;
-        throw placed(layout, 'CORRUPT', sentence, table.hostOffset + index * ENTRY_SIZE);
+        throw placed(layout, 'CORRUPT', sentence, table.hostOffset + index * layout.entrySize);
       }
     }
-    offset = next;
-    index += 1 + alike;
   }
   if (run !== undefined) yield run;
 }
 
+type GrowingRun = Writable<UnallocatedRun | ZeroRun | PlainRun>;
+
+/** True when `next`, which follows `run` on the disk, also continues it in the file. */
+function joins(run: GrowingRun, next: GrowingRun): boolean {
+  return run.kind === 'plain' && next.kind === 'plain'
+    ? run.hostOffset + run.length === next.hostOffset
+    : run.kind === next.kind;
+}
+
+function entryAt(
+  { clusterBits, version, entrySize, hasDataFile }: Layout,
+  { view }: L2Table,
+  index: number,
+): L2Entry {
+  const at = index * entrySize;
+  const high = view.getUint32(at);
+  const low = view.getUint32(at + 4);
+  return entrySize === ENTRY_SIZE
+    ? decodeL2Entry(high, low, clusterBits, version, hasDataFile)
+    : decodeExtendedL2Entry(
+        high,
+        low,
+        view.getUint32(at + 8),
+        view.getUint32(at + 12),
+        clusterBits,
+        hasDataFile,
+      );
+}
+
+/** What `entry` says of the range from `start` to `end` (exclusive) of the cluster at `cluster`. */
+function* subclusterRuns(
+  { clusterBits }: Layout,
+  { hostOffset, allocated, zeros }: SubclusterEntry,
+  cluster: number,
+  start: number,
+  end: number,
+): Generator<GrowingRun, void, void> {
+  const bits = clusterBits - SUBCLUSTER_COUNT_BITS;
+  const kindOf = (number: number): GrowingRun['kind'] =>
+    ((allocated >>> number) & 1) === 1
+      ? 'plain'
+      : ((zeros >>> number) & 1) === 1
+        ? 'zero'
+        : 'unallocated';
+  for (let offset = start; offset < end;) {
+    let number = (offset - cluster) >>> bits;
+    const kind = kindOf(number);
+    let next = offset;
+    while (next < end && kindOf(number) === kind) next = cluster + (++number << bits);
+    const length = Math.min(next, end) - offset;
+    yield kind === 'plain'
+      ? { kind, offset, length, hostOffset: hostOffset + (offset - cluster) }
+      : { kind, offset, length };
+    offset += length;
+  }
+}
+
 /**
- * How many entries behind the one at `index`, and before `end`, are equal to the one before but for an offset that is
- * `step` larger: most clusters follow their neighbours, and this is ten times as fast as decoding each.
+ * How many entries behind the one at `index`, which is of kind `kind`, and before `end`, are equal to the one before but
+ * for an offset that is a cluster larger where they are plain: most clusters follow their neighbours, and this is ten
+ * times as fast as decoding each.
  */
-function countAlike({ view }: L2Table, index: number, end: number, step: number): number {
-  const high = view.getUint32(index * ENTRY_SIZE);
-  let low = view.getUint32(index * ENTRY_SIZE + 4);
+function countAlike(
+  { clusterSize, entrySize }: Layout,
+  { view }: L2Table,
+  index: number,
+  end: number,
+  kind: 'unallocated' | 'zero' | 'plain',
+): number {
+  const step = kind === 'plain' ? clusterSize : 0;
+  const start = index * entrySize;
+  const high = view.getUint32(start);
+  // beyond 32 bits it equals nothing: the next round has the carry
+  let low = view.getUint32(start + 4) + step;
   let next = index + 1;
-  for (; next < end; next++) {
-    // beyond 32 bits it equals nothing: the next round has the carry
-    low += step;
-    if (view.getUint32(next * ENTRY_SIZE + 4) !== low) break;
-    if (view.getUint32(next * ENTRY_SIZE) !== high) break;
+  if (entrySize === ENTRY_SIZE) {
+    for (; next < end; next++, low += step) {
+      if (view.getUint32(next * ENTRY_SIZE + 4) !== low) break;
+      if (view.getUint32(next * ENTRY_SIZE) !== high) break;
+    }
+  } else {
+    const zeros = view.getUint32(start + 8);
+    const allocated = view.getUint32(start + 12);
+    for (; next < end; next++, low += step) {
+      const at = next * EXTENDED_ENTRY_SIZE;
+      if (view.getUint32(at + 4) !== low) break;
+      if (view.getUint32(at) !== high) break;
+      if (view.getUint32(at + 8) !== zeros) break;
+      if (view.getUint32(at + 12) !== allocated) break;
+    }
   }
   return next - index - 1;
 }
 
-/** True when there can be `length` bytes of a cluster or table at `hostOffset`. */
-export function isInPlace(layout: Layout, hostOffset: number, length: number): boolean {
-  return hostOffset + length <= layout.fileSize && !isMetadata(layout, hostOffset, length);
+/** Only what the disk needs must be there: a file may end with the last byte that was written to it. */
+function checkPlain(
+  layout: Layout,
+  { offset, hostOffset, length }: PlainRun,
+  table: L2Table,
+  index: number,
+  alike = 0,
+): void {
+  if (!layout.hasDataFile) {
+    if (isInPlace(layout, hostOffset, length)) return;
+    throw misplaced(layout, entryName(table, index, alike), hostOffset, length);
+  }
+  const name = entryName(table, index, alike);
+  const place = table.hostOffset + index * layout.entrySize;
+  if (hostOffset !== offset) {
+    const sentence = `${name} has disk offset ${offset} at ${hostOffset} of the data file, expected the same offset`;
+    throw placed(layout, 'CORRUPT', sentence, place);
+  }
+  if (hostOffset + length > layout.dataSize) throw beyondDataFile(layout, name, hostOffset, length);
 }
 
-/** The error for `what`, which is not in place. */
-export function misplaced(
-  layout: Layout,
+/** The error for `what`, which is not in the data file as a whole. */
+function beyondDataFile(
+  { name, dataName, dataSize }: Layout,
   what: string,
   hostOffset: number,
   length: number,
 ): SparsecopyError {
-  if (isMetadata(layout, hostOffset, length)) {
-    const sentence = `${what} needs ${length} bytes at ${hostOffset}, in the header or the L1 table`;
-    return placed(layout, 'CORRUPT', sentence, hostOffset);
-  }
   return new SparsecopyError(
     'TRUNCATED',
-    `${what} needs ${length} bytes at ${hostOffset}, file ends at ${layout.fileSize}`,
-    {
-      source: layout.name,
-      offset: hostOffset,
-      expected: hostOffset + length,
-      found: layout.fileSize,
-    },
+    `${what} needs ${length} bytes at ${hostOffset} of the data file ${quoteUntrusted(dataName)}, which ends at ${dataSize}`,
+    { source: name, offset: hostOffset, expected: hostOffset + length, found: dataSize },
   );
-}
-
-/** True when a range of the file touches the header's cluster or the L1 table. */
-function isMetadata(layout: Layout, hostOffset: number, length: number): boolean {
-  return (
-    hostOffset < layout.clusterSize ||
-    (hostOffset < layout.l1End && hostOffset + length > layout.l1Offset)
-  );
-}
-
-export function placed(
-  layout: Layout,
-  code: ErrorCode,
-  sentence: string,
-  offset: number,
-): SparsecopyError {
-  return new SparsecopyError(code, sentence, { source: layout.name, offset });
 }
 
 /** Names the entry at `index`, and the `more` ones behind it. */

@@ -6,7 +6,8 @@ import type { Source } from '../../types.ts';
 import { viewOf } from '../../bytes.ts';
 import { makeCache } from './cache.ts';
 import { decodeL1Entry, ENTRY_SIZE } from './entry.ts';
-import { isInPlace, misplaced, placed, type L2Table, type Layout, type Part } from './runs.ts';
+import { isInPlace, misplaced, placed, type Layout } from './layout.ts';
+import type { L2Table, Part } from './runs.ts';
 
 export interface Tables {
   /**
@@ -26,10 +27,10 @@ const LEAST_CACHED = 2;
 
 /**
  * Reads the L1 table of the image in `file`, as far as the virtual size needs it; its size has been checked.
- * @throws SparsecopyError `TRUNCATED` when it goes beyond the end of the file.
+ * @throws SparsecopyError `TRUNCATED` when it goes beyond the end of the file, `CORRUPT` when it names more tables than fit.
  */
 export async function openTables(file: Source, layout: Layout, limits: Limits): Promise<Tables> {
-  const { clusterSize, fileSize, l1Needed, l1Offset, l2Coverage, virtualSize } = layout;
+  const { clusterSize, entrySize, fileSize, l1Needed, l1Offset, l2Coverage, virtualSize } = layout;
   const l1Length = l1Needed * ENTRY_SIZE;
   if (l1Length > 0 && l1Offset + l1Length > fileSize) {
     throw new SparsecopyError(
@@ -41,6 +42,7 @@ export async function openTables(file: Source, layout: Layout, limits: Limits): 
   const l1 = Buffer.allocUnsafeSlow(l1Length);
   if (l1Length > 0) await file.read(l1, l1Offset);
   const l1View = viewOf(l1);
+  refuseTooMany(l1View, layout);
 
   /** Offset of the L2 table with this index in the L1 table, or 0. */
   function l2Offset(index: number): number {
@@ -66,7 +68,7 @@ export async function openTables(file: Source, layout: Layout, limits: Limits): 
     const hostOffset = l2Offset(index);
     const guestOffset = index * l2Coverage;
     const clusters = Math.ceil((virtualSize - guestOffset) / clusterSize);
-    const length = Math.min(clusterSize, clusters * ENTRY_SIZE);
+    const length = Math.min(clusterSize, clusters * entrySize);
     if (!isInPlace(layout, hostOffset, length)) {
       throw misplaced(layout, `L2 table ${index}`, hostOffset, length);
     }
@@ -95,11 +97,31 @@ export async function openTables(file: Source, layout: Layout, limits: Limits): 
         const length = Math.min(end, next * l2Coverage) - offset;
         const loading = asked.get(index);
         asked.delete(index);
-        if (loading === undefined) yield { kind: 'zero', offset, length };
+        if (loading === undefined) yield { kind: 'unallocated', offset, length };
         else yield { kind: 'table', offset, length, table: await loading };
         offset += length;
       }
     },
     drain: () => cache.drain(),
   };
+}
+
+/**
+ * Refuses an L1 table that names more places in the file than the file has clusters: some entries name the same L2 table,
+ * and half a MiB would become terabytes of work. What lies beyond the end may just be cut off.
+ */
+function refuseTooMany(l1: DataView, layout: Layout): void {
+  const { clusterBits, clusterSize, fileSize, l1Offset } = layout;
+  let count = 0;
+  for (let at = 0; at < l1.byteLength; at += ENTRY_SIZE) {
+    const entry = decodeL1Entry(l1.getUint32(at), l1.getUint32(at + 4), clusterBits);
+    if (entry.kind === 'table' && entry.hostOffset < fileSize) count++;
+  }
+  const most = Math.ceil(fileSize / clusterSize);
+  if (count <= most) return;
+  throw new SparsecopyError(
+    'CORRUPT',
+    `L1 table at ${l1Offset} names ${count} L2 tables, the file of ${fileSize} bytes has room for ${most}`,
+    { source: layout.name, offset: l1Offset, expected: most, found: count },
+  );
 }
