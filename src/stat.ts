@@ -1,10 +1,12 @@
-/** What can be told of a file before it is read: its kind, which file it is, and a block device's size. */
+/** What can be told of a file without reading it: its kind, which one it is, a block device's size, whether it has changed. */
 
 import * as fs from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
+import { SparsecopyError } from './errors.ts';
 
 const read = promisify(fs.read);
+const fstat = promisify(fs.fstat);
 
 /** Which file a descriptor stands for: two names of one file have the same. */
 export type FileIdentity = string;
@@ -23,6 +25,59 @@ export function kindOf(stats: fs.Stats): string {
   if (stats.isCharacterDevice()) return 'a character device';
   if (stats.isFIFO()) return 'a FIFO';
   return 'a socket';
+}
+
+/**
+ * Refuses what neither has a size nor an end that can be relied on: devices that give bytes for ever, pipes that nobody writes
+ * to (security.md T24). To be called with the `fstat` of what is open, or before something is opened that may hang.
+ * @throws SparsecopyError `SOURCE` for anything but a regular file or a block device.
+ */
+export function checkFileOrDevice(name: string, stats: fs.Stats): void {
+  if (stats.isFile() || stats.isBlockDevice()) return;
+  const found = kindOf(stats);
+  throw new SparsecopyError('SOURCE', `is ${found}, expected a regular file or a block device`, {
+    source: name,
+    expected: 'file or block device',
+    found,
+  });
+}
+
+/** What a regular file was like at a time; `undefined` for anything else, whose times say nothing of its content. */
+export type FileState = { readonly size: bigint; readonly modified: bigint } | undefined;
+
+/** Of the file open as `fd`. */
+export async function stateOf(fd: number): Promise<FileState> {
+  const stats = await fstat(fd, { bigint: true });
+  return stats.isFile() ? { size: stats.size, modified: stats.mtimeNs } : undefined;
+}
+
+/**
+ * Tells whether the file open as `fd` was written to since it was in the state `before` (security.md T25). By default only one
+ * that has become shorter is refused: its end was not read as it was. `strict` refuses every other size and time of modification.
+ * @throws SparsecopyError `SOURCE` when it has changed so.
+ */
+export async function checkUnchanged(
+  before: FileState,
+  fd: number,
+  name: string,
+  strict: boolean,
+): Promise<void> {
+  const now = await stateOf(fd);
+  if (before === undefined || now === undefined) return;
+  if (strict ? now.size !== before.size : now.size < before.size) {
+    throw new SparsecopyError(
+      'SOURCE',
+      `had ${before.size} bytes and has ${now.size} now: it was changed while it was read`,
+      { source: name, expected: before.size, found: now.size },
+    );
+  }
+  if (strict && now.modified !== before.modified) {
+    throw new SparsecopyError('SOURCE', 'was written to while it was read', {
+      source: name,
+      expected: before.modified,
+      found: now.modified,
+    });
+  }
 }
 
 /** sysfs counts in these, whatever the device's own sector size is. */

@@ -18,6 +18,9 @@ const INPUT = 64 * 1024;
 /** The smallest member, in bytes: header 10, empty deflate block 2, CRC32 4, ISIZE 4 (RFC 1952, 2.3). */
 const SMALLEST_MEMBER = 20;
 
+/** So much of a member may stand before its first data, in bytes: an extra field as long as can be (2.3.1.1), as dictzip has it. */
+const LONGEST_EXTRA = 64 * 1024;
+
 const ID1 = 0x1f;
 const ID2 = 0x8b;
 
@@ -124,7 +127,7 @@ function makeInflater(reader: ByteReader, { name, limits }: CodecContext): Infla
       }
       const total = produced + gunzip.readableLength;
       if (total > lastProduced) [lastProduced, lastConsumed] = [total, consumed];
-      if (consumed - lastConsumed > limits.emptyMembers * SMALLEST_MEMBER) {
+      if (consumed - lastConsumed > limits.emptyMembers * SMALLEST_MEMBER + LONGEST_EXTRA) {
         throw new SparsecopyError(
           'LIMIT',
           `gzip data from ${lastConsumed} to ${consumed} hold nothing, like more than ${limits.emptyMembers} empty members`,

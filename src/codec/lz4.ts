@@ -46,7 +46,7 @@ export async function loadNativeLz4(): Promise<NativeBlockDecoder | undefined> {
 
 /**
  * LZ4 as the `lz4` command writes it. Every checksum and size that is there is verified. Legacy frames have none and no
- * end mark either: one that was cut between two blocks cannot be told from a whole one.
+ * end mark either: one that was cut between two blocks cannot be told from a whole one. They are `UNSUPPORTED` when untrusted.
  */
 export const lz4: Codec = {
   name: 'lz4',
@@ -69,8 +69,10 @@ export const lz4: Codec = {
       do {
         const magic = await readMagic(reader);
         if (magic === FRAME_MAGIC) yield* decodeFrame(reader, context, progress);
-        else if (magic === LEGACY_MAGIC) yield* decodeLegacyFrame(reader, progress);
-        else await reader.skip(await readUint32(reader, 'skippable frame'), 'skippable frame');
+        else if (magic === LEGACY_MAGIC) {
+          if (context.untrusted === true) throw legacyRefused(reader);
+          yield* decodeLegacyFrame(reader, progress);
+        } else await reader.skip(await readUint32(reader, 'skippable frame'), 'skippable frame');
         progress(0);
       } while (!(await reader.atEnd()));
     } finally {
@@ -78,6 +80,16 @@ export const lz4: Codec = {
     }
   },
 };
+
+/** A legacy frame can be cut or changed without a trace, and asks for blocks of 8 MiB (security.md, 4.1). */
+function legacyRefused(reader: ByteReader): SparsecopyError {
+  const offset = reader.offset - 4; // its magic number has been read
+  return new SparsecopyError(
+    'UNSUPPORTED',
+    `legacy LZ4 frame at ${offset} has no checksum, and is not accepted from an untrusted source`,
+    { source: reader.name, offset, feature: 'legacy LZ4 frame' },
+  );
+}
 
 /** Counts what puts out nothing (blocks and frames) and refuses too many in a row; called with the bytes put out. */
 function makeProgress(context: CodecContext, reader: ByteReader): (length: number) => void {

@@ -15,6 +15,8 @@ const read = promisify(fs.read);
 
 /** A Source over an open file. */
 export interface FileSource extends Source {
+  /** Open for reading until it is disposed of. */
+  readonly fd: number;
   readonly identity: FileIdentity | undefined;
 }
 
@@ -55,6 +57,7 @@ export async function fileSource(
   return {
     name,
     size,
+    fd,
     identity: identityOf(stats),
     async read(into: Uint8Array, offset: number): Promise<void> {
       let done = 0;

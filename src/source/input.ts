@@ -3,9 +3,9 @@
 import * as fs from 'node:fs';
 import { Readable } from 'node:stream';
 import { SparsecopyError } from '../errors.ts';
-import { kindOf, type FileIdentity } from '../stat.ts';
+import { checkFileOrDevice, checkUnchanged, kindOf, stateOf, type FileIdentity } from '../stat.ts';
 import type { ByteStream, Source } from '../types.ts';
-import { fileSource, openFile } from './file.ts';
+import { fileSource, openFile, type FileSource } from './file.ts';
 
 /** What can be opened: a path, `-` (standard input), a stream or async iterable of bytes, or a Source. */
 export type Input = string | Readable | AsyncIterable<Uint8Array> | Source;
@@ -15,6 +15,8 @@ export type FoundInput = {
   readonly name: string;
   /** The file or device that is read, if it is one. */
   readonly identity?: FileIdentity | undefined;
+  /** Tells whether a file was changed since it was found, as far as that matters; see `checkUnchanged` in `stat.ts`. */
+  readonly checkUnchanged?: (strict: boolean) => Promise<void>;
   readonly dispose: () => PromiseLike<void>;
 } & (
   | { readonly source: Source; readonly bytes?: undefined }
@@ -26,10 +28,10 @@ function isSource(input: object): input is Source {
 }
 
 /**
- * Finds out what `input` is, and opens it if it is a name.
+ * Finds out what `input` is, and opens it if it is a name; with `untrusted`, names of pipes and character devices are refused.
  * @throws SparsecopyError `SOURCE` for what cannot be read as an image; system errors as they come.
  */
-export async function findInput(input: Input): Promise<FoundInput> {
+export async function findInput(input: Input, untrusted = false): Promise<FoundInput> {
   if (typeof input !== 'string') {
     if (isSource(input)) {
       // The caller's, who also disposes of it.
@@ -39,14 +41,9 @@ export async function findInput(input: Input): Promise<FoundInput> {
   }
   if (input === '-') return standardInput();
   const stats = await fs.promises.stat(input);
+  if (untrusted) checkFileOrDevice(input, stats);
   if (stats.isFile() || stats.isBlockDevice()) {
-    const source = await openFile(input);
-    return {
-      name: input,
-      source,
-      identity: source.identity,
-      dispose: () => source[Symbol.asyncDispose](),
-    };
+    return fileInput(await openFile(input), (source) => source[Symbol.asyncDispose]());
   }
   if (stats.isCharacterDevice() || stats.isFIFO()) {
     return streamInput(fs.createReadStream(input), input);
@@ -55,6 +52,21 @@ export async function findInput(input: Input): Promise<FoundInput> {
     source: input,
     found: kindOf(stats),
   });
+}
+
+async function fileInput(
+  source: FileSource,
+  dispose: (source: FileSource) => PromiseLike<void>,
+): Promise<FoundInput> {
+  const { fd, identity, name } = source;
+  const before = await stateOf(fd);
+  return {
+    name,
+    source,
+    identity,
+    checkUnchanged: (strict) => checkUnchanged(before, fd, name, strict),
+    dispose: () => dispose(source),
+  };
 }
 
 function streamInput(bytes: Readable | AsyncIterable<Uint8Array>, name: string): FoundInput {
@@ -74,7 +86,7 @@ async function standardInput(): Promise<FoundInput> {
   const stats = fs.fstatSync(0);
   if ((stats.isFile() || stats.isBlockDevice()) && (await positionOf(0)) === 0) {
     const source = await fileSource(0, name, () => Promise.resolve());
-    return { name, source, identity: source.identity, dispose: () => Promise.resolve() };
+    return fileInput(source, () => Promise.resolve());
   }
   if (stats.isDirectory()) {
     throw new SparsecopyError('SOURCE', 'is a directory, which cannot be read as an image', {

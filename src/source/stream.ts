@@ -1,5 +1,7 @@
 /** Inputs that pass once: turning sources into byte streams, runs into bytes, and letting go of a stream that hangs. */
 
+import { SparsecopyError } from '../errors.ts';
+import type { Limits } from '../limits.ts';
 import type { ByteStream, Run, Source } from '../types.ts';
 
 /** Reads of a compressed file, one ahead: with 1 MiB a decoder in WebAssembly is a third faster than with 64 KiB. */
@@ -27,37 +29,115 @@ export async function* bytesOfSource(source: Source): AsyncGenerator<Uint8Array,
   }
 }
 
+/** How long may be waited for a byte stream that is called `name`. */
+export interface Patience {
+  readonly name: string;
+  readonly limits: Pick<Limits, 'idleTime' | 'minimumRate'>;
+}
+
+/** What a timer can be set to at most, in milliseconds (Node takes more for 1): three weeks and more are no limit. */
+export const LONGEST_TIMER: number = 2 ** 31 - 1;
+
 /**
  * `bytes`, until `signal` aborts: then the reader gets its reason at once, even where `bytes` never gives anything again
- * (a pipe whose other end sleeps), and `bytes` is told to stop.
+ * (a pipe whose other end sleeps), and `bytes` is told to stop. So it goes, with `LIMIT`, when `patience` ends: only time for
+ * which the reader waits is counted, a slow reader may take as long as it likes.
  */
-export function cancellable(bytes: ByteStream, signal: AbortSignal): ByteStream {
+export function cancellable(
+  bytes: ByteStream,
+  signal: AbortSignal,
+  patience?: Patience,
+): ByteStream {
   return {
     [Symbol.asyncIterator](): AsyncIterator<Uint8Array> {
       const iterator = bytes[Symbol.asyncIterator]();
+      const clock = patience === undefined ? undefined : makeIdleClock(patience);
       // Not Promise.race with one long promise: that would keep every piece alive until the end.
-      let rejectNext: ((reason: unknown) => void) | undefined;
-      const onAbort = (): void => {
-        rejectNext?.(signal.reason);
+      let rejectNext: ((reason: Error) => void) | undefined;
+      let stopped: { readonly reason: Error } | undefined;
+      const stop = (reason: Error): void => {
+        if (stopped !== undefined) return;
+        stopped = { reason };
+        rejectNext?.(reason);
         void Promise.resolve(iterator.return?.()).catch(() => undefined);
       };
+      const onAbort = (): void => stop(signal.reason as Error);
       if (signal.aborted) onAbort();
       else signal.addEventListener('abort', onAbort, { once: true });
       return {
         next: () =>
           new Promise((resolve, reject) => {
-            if (signal.aborted) {
-              reject(signal.reason as Error);
+            if (stopped !== undefined) {
+              reject(stopped.reason);
               return;
             }
-            rejectNext = reject;
-            iterator.next().then(resolve, reject);
+            rejectNext = (reason): void => {
+              clock?.stop();
+              reject(reason);
+            };
+            clock?.start(stop);
+            iterator.next().then((result) => {
+              const tooSlow = clock?.stop(result.done === true ? undefined : result.value.length);
+              if (tooSlow !== undefined) stop(tooSlow);
+              else resolve(result);
+            }, rejectNext);
           }),
         async return(): Promise<IteratorResult<Uint8Array>> {
-          if (!signal.aborted) await iterator.return?.();
+          clock?.stop();
+          signal.removeEventListener('abort', onAbort);
+          if (stopped === undefined) await iterator.return?.();
           return { done: true, value: undefined };
         },
       };
+    },
+  };
+}
+
+/** Measures the time for which a reader waits. */
+interface IdleClock {
+  /** Somebody waits from now on; `onIdle` is called when that takes too long. */
+  start(onIdle: (error: SparsecopyError) => void): void;
+  /** Nobody waits any more; `length` bytes have come. Gives the error when, all in all, too little comes. */
+  stop(length?: number): SparsecopyError | undefined;
+}
+
+/** `undefined` where there is no limit. */
+function makeIdleClock({ name, limits }: Patience): IdleClock | undefined {
+  const { idleTime, minimumRate } = limits;
+  if (idleTime * 1000 > LONGEST_TIMER) return undefined;
+  let timer: NodeJS.Timeout | undefined;
+  let started = 0;
+  /** Of the time that is being judged: seconds for which was waited, and bytes that came. */
+  let waited = 0;
+  let came = 0;
+  return {
+    start(onIdle): void {
+      started = performance.now();
+      const tell = (): void =>
+        onIdle(
+          new SparsecopyError('LIMIT', `gave nothing for ${idleTime} seconds`, {
+            source: name,
+            limit: 'idleTime',
+            expected: idleTime,
+          }),
+        );
+      timer = setTimeout(tell, idleTime * 1000).unref();
+    },
+    stop(length): SparsecopyError | undefined {
+      clearTimeout(timer);
+      if (length === undefined) return undefined;
+      waited += (performance.now() - started) / 1000;
+      came += length;
+      if (waited < idleTime) return undefined;
+      const rate = came / waited;
+      waited = came = 0;
+      if (rate >= minimumRate) return undefined;
+      const found = Math.round(rate);
+      return new SparsecopyError(
+        'LIMIT',
+        `gave ${found} bytes a second for ${idleTime} seconds, at least ${minimumRate} are expected`,
+        { source: name, limit: 'minimumRate', expected: minimumRate, found },
+      );
     },
   };
 }
