@@ -11,7 +11,7 @@ export const DEFAULT_BLOCK_SIZE = 512;
 
 /** What has passed so far, in bytes. */
 export interface Totals {
-  /** End of the last chunk in the disk: the disk's size with its zeros, once all has passed. */
+  /** The largest end of a chunk: the disk's size with its zeros, once all has passed. */
   readonly virtualSize: number;
   /** Bytes in blocks that are not all zero. */
   readonly diskSize: number;
@@ -29,7 +29,7 @@ export interface Tally extends Transform {
 
 /**
  * A stage that lets chunks pass unchanged and counts them; its `totals` may be read at any time. A block that spans
- * chunks is judged whole, so chunks may be cut anywhere, but they must come in ascending order.
+ * chunks is judged whole, so chunks may be cut anywhere and come in any order, but no byte may come twice.
  * @throws RangeError when `blockSize` is not a positive integer.
  */
 export function tally(options: TallyOptions = {}): Tally {
@@ -46,49 +46,56 @@ export interface Counter {
   totals(): Totals;
 }
 
-/** The pure part of `tally`. */
+/** The pure part of `tally`. Beside the block in hand it remembers the blocks of which only a part has come. */
 export function makeCounter(blockSize: number): Counter {
   checkBlockSize(blockSize);
   let virtualSize = 0;
   let diskSize = 0;
-  /** Of the block that has begun: its bytes that have passed, and whether one of them was not zero. */
+  /** The block in hand: how many of its bytes have come, and whether one of them was not zero. */
+  let blockStart = 0;
   let blockLength = 0;
   let blockHasData = false;
+  /** Other blocks of which a part has come, by their start: so many bytes, negative when one was not zero. */
+  const begun = new Map<number, number>();
 
-  /** Counts `length` bytes that all lie in one block. */
-  const pass = (length: number, hasData: boolean): void => {
-    blockLength += length;
-    virtualSize += length;
-    blockHasData ||= hasData;
-    if (virtualSize % blockSize === 0) endBlock();
+  const takeInHand = (start: number): void => {
+    if (blockLength > 0) begun.set(blockStart, blockHasData ? -blockLength : blockLength);
+    const length = begun.get(start) ?? 0;
+    begun.delete(start);
+    blockStart = start;
+    blockLength = Math.abs(length);
+    blockHasData = length < 0;
   };
-  const endBlock = (): void => {
-    if (blockHasData) diskSize += blockLength;
+  /** Counts `length` bytes at `offset` that all lie in one block. */
+  const pass = (offset: number, length: number, hasData: boolean): void => {
+    const start = offset - (offset % blockSize);
+    if (start !== blockStart) takeInHand(start);
+    if (blockHasData) diskSize += length;
+    else if (hasData) diskSize += blockLength + length;
+    blockHasData ||= hasData;
+    blockLength += length;
+    if (blockLength < blockSize) return;
     blockLength = 0;
     blockHasData = false;
   };
 
   return {
     count(chunk: Chunk): void {
-      if (chunk.offset !== virtualSize) {
-        // A gap, or a jump: what is known of the block in hand is all that will be known.
-        endBlock();
-        virtualSize = chunk.offset;
-      }
-      const end = chunk.offset + chunk.length;
+      const { offset, length } = chunk;
       const bytes = chunk.kind === 'data' ? chunk.bytes : undefined;
-      const head = Math.min(chunk.length, (blockSize - (chunk.offset % blockSize)) % blockSize);
-      if (head > 0) pass(head, bytes !== undefined && !isZero(bytes, 0, head));
-      const tail = head === chunk.length ? 0 : end % blockSize;
-      const wholeEnd = chunk.length - tail;
+      const end = offset + length;
+      const head = Math.min(length, (blockSize - (offset % blockSize)) % blockSize);
+      if (head > 0) pass(offset, head, bytes !== undefined && !isZero(bytes, 0, head));
+      const tail = head === length ? 0 : end % blockSize;
+      const wholeEnd = length - tail;
       if (bytes !== undefined) {
         for (let at = head; at < wholeEnd; at += blockSize) {
           if (bytes[at] !== 0 || !isZero(bytes, at, at + blockSize)) diskSize += blockSize;
         }
       }
-      virtualSize += wholeEnd - head;
-      if (tail > 0) pass(tail, bytes !== undefined && !isZero(bytes, wholeEnd, chunk.length));
+      if (tail > 0) pass(end - tail, tail, bytes !== undefined && !isZero(bytes, wholeEnd, length));
+      virtualSize = Math.max(virtualSize, end);
     },
-    totals: () => ({ virtualSize, diskSize: diskSize + (blockHasData ? blockLength : 0) }),
+    totals: () => ({ virtualSize, diskSize }),
   };
 }

@@ -1,0 +1,165 @@
+/** Chunks put together of pieces of the disk that come in any order, some of them from work that takes its time. */
+
+import { alignDown, alignUp } from '../../bytes.ts';
+import { makePool } from '../../chunk/pool.ts';
+import type { Chunk, ChunkPool } from '../../types.ts';
+
+/** Ranges of the disk being filled at once: writers have some MiB of clusters under way, which land as they finish. */
+const MOST_OPEN = 8;
+
+/** Ranges in which nothing more is put, but work is under way, before somebody waits for it. */
+const MOST_CLOSED = 4;
+
+/** Pieces of work under way: zlib has four threads, and two for each keep them busy. */
+const MOST_WORK = 8;
+
+/** Where clusters are large it is fewer: each has its compressed bytes, zlib's buffer and its place. */
+const MOST_WORK_SIZE = 8 * 1024 * 1024;
+
+/** Puts bytes into `target`: at once, or until its promise resolves. */
+export type Fill = (target: Buffer) => Promise<void> | undefined;
+
+/** Each byte of the disk is placed at most once. Offsets are those of the disk, in bytes. */
+export interface Assembly {
+  /** How many bytes from `offset` on may be placed at once. */
+  roomAt(offset: number): number;
+  /**
+   * Lets `fill` put `length` bytes at `offset`; it gets `room` bytes (default `length`), of which the rest means nothing. A
+   * promise is to be awaited before the next call.
+   * @throws what was thrown by work that was begun before.
+   */
+  place(offset: number, length: number, fill: Fill, room?: number): Promise<void> | undefined;
+  /** Nothing more is placed: what there is becomes chunks. */
+  end(): void;
+  /** True when it is time to `take` chunks; there are some. */
+  readonly isReady: boolean;
+  /** Some chunks, once they are complete. @throws what was thrown by work. */
+  take(): Promise<Chunk[]>;
+  /** Resolves when no work is under way, whatever became of it. */
+  settle(): Promise<void>;
+}
+
+/** What has come of a range of the disk that is one buffer long and starts at a multiple of that. */
+interface Slab {
+  readonly start: number;
+  readonly buffer: Buffer;
+  /** In the buffer, ascending, with gaps between them. */
+  readonly ranges: { start: number; end: number }[];
+  filled: number;
+  /** Pieces of work under way. */
+  work: number;
+}
+
+/** An assembly of chunks in buffers of `pool`, or of a pool of its own if these have no room for a cluster. */
+export function makeAssembly(
+  pool: ChunkPool,
+  { clusterSize, virtualSize }: { readonly clusterSize: number; readonly virtualSize: number },
+): Assembly {
+  // A cluster is decoded into one buffer.
+  const fits = pool.bufferSize % clusterSize === 0;
+  const buffers = fits ? pool : makePool(alignUp(pool.bufferSize, clusterSize));
+  const { bufferSize } = buffers;
+  const mostWork = Math.max(2, Math.min(MOST_WORK, Math.floor(MOST_WORK_SIZE / clusterSize)));
+  /** By their start, the one used last at the end. */
+  const open = new Map<number, Slab>();
+  const closed: Slab[] = [];
+  const work = new Set<Promise<void>>();
+  let last: Slab | undefined;
+  let failure: { error: unknown } | undefined;
+
+  function check(): void {
+    if (failure !== undefined) throw failure.error;
+  }
+
+  function slabAt(start: number): Slab {
+    if (last?.start === start) return last;
+    let slab = open.get(start);
+    if (slab !== undefined) open.delete(start);
+    else {
+      const [oldest] = open.size < MOST_OPEN ? [] : open.values();
+      if (oldest !== undefined) close(oldest);
+      slab = { start, buffer: buffers.take(), ranges: [], filled: 0, work: 0 };
+    }
+    open.set(start, slab);
+    last = slab;
+    return slab;
+  }
+
+  function close(slab: Slab): void {
+    open.delete(slab.start);
+    if (last === slab) last = undefined;
+    closed.push(slab);
+  }
+
+  async function watch(slab: Slab, filling: Promise<void>): Promise<void> {
+    try {
+      await filling;
+    } catch (error) {
+      failure ??= { error };
+    }
+    slab.work--;
+  }
+
+  function chunksOf({ start: base, buffer, ranges }: Slab): Chunk[] {
+    let left = ranges.length;
+    const release = (): void => {
+      if (--left === 0) buffers.give(buffer);
+    };
+    return ranges.map(({ start, end }) => ({
+      kind: 'data',
+      offset: base + start,
+      length: end - start,
+      bytes: buffer.subarray(start, end),
+      release,
+    }));
+  }
+
+  return {
+    roomAt: (offset) => bufferSize - (offset % bufferSize),
+    place(offset, length, fill, room = length): Promise<void> | undefined {
+      check();
+      const slab = slabAt(alignDown(offset, bufferSize));
+      const start = offset - slab.start;
+      addRange(slab.ranges, start, start + length);
+      slab.filled += length;
+      if (slab.filled === Math.min(bufferSize, virtualSize - slab.start)) close(slab);
+      const filling = fill(slab.buffer.subarray(start, start + room));
+      if (filling === undefined) return undefined;
+      slab.work++;
+      const watched = watch(slab, filling).finally(() => work.delete(watched));
+      work.add(watched);
+      return work.size < mostWork ? undefined : Promise.race(work);
+    },
+    end(): void {
+      for (const slab of [...open.values()]) close(slab);
+    },
+    get isReady(): boolean {
+      return closed.length > MOST_CLOSED || closed[0]?.work === 0;
+    },
+    async take(): Promise<Chunk[]> {
+      const slab = closed.shift();
+      while (slab !== undefined && slab.work > 0) await Promise.race(work);
+      check();
+      return slab === undefined ? [] : chunksOf(slab);
+    },
+    async settle(): Promise<void> {
+      await Promise.all(work);
+    },
+  };
+}
+
+/** Adds a range to others, which it does not overlap, and joins it to its neighbours. */
+function addRange(ranges: { start: number; end: number }[], start: number, end: number): void {
+  let at = ranges.length;
+  while (at > 0 && (ranges[at - 1]?.start ?? 0) > start) at--;
+  const before = ranges[at - 1];
+  const after = ranges[at];
+  const joinsBefore = before?.end === start;
+  const joinsAfter = after?.start === end;
+  if (joinsBefore && joinsAfter) {
+    before.end = after.end;
+    ranges.splice(at, 1);
+  } else if (joinsBefore) before.end = end;
+  else if (joinsAfter) after.start = start;
+  else ranges.splice(at, 0, { start, end });
+}
