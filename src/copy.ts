@@ -1,13 +1,18 @@
 /** The main job: a disk image of any kind in, sparse raw out, and a report of what was there. */
 
+import { stat } from 'node:fs/promises';
+import { dirname, resolve } from 'node:path';
 import { Readable, type Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { makePool } from './chunk/pool.ts';
 import { DEFAULT_BLOCK_SIZE, tally, type Totals } from './chunk/tally.ts';
 import { DEFAULT_GRAIN, checkBlockSize, detectZeros } from './chunk/zeros.ts';
 import { SparsecopyError, markStep } from './errors.ts';
+import { makeRatioGuard } from './chunk/ratio.ts';
+import { limitsOf, type Limits } from './limits.ts';
 import { moveDisk, worthMoving } from './move.ts';
 import { open, type Opened, type OpenOptions } from './open.ts';
+import { limitTime } from './policy.ts';
 import { openDestination } from './sink/destination.ts';
 import type { Sink } from './sink/sink.ts';
 import type { Input } from './source/input.ts';
@@ -35,8 +40,6 @@ export interface CopyOptions extends OpenOptions {
   readonly syncEvery?: number;
   /** Called about ten times a second, and once at the end. */
   readonly onProgress?: (progress: Progress) => void;
-  /** Aborts the copy: its promise rejects with the signal's reason, and nothing partial is left. */
-  readonly signal?: AbortSignal;
 }
 
 /** How far a copy is, in bytes. */
@@ -71,6 +74,13 @@ export interface Report {
   readonly sizeOnDisk: number | undefined;
   /** Bytes of zero blocks that were written because an existing destination was not zero there. */
   readonly nonZeroDestination: number;
+  /**
+   * The most that was kept, in memory and in a temporary file, of an image that passed once, because its place on the disk was
+   * not known yet.
+   */
+  readonly parkedPeak: number;
+  /** What went to a temporary file, in all: an image that could not be read in one pass, or a disk that had to be put in order. */
+  readonly spooled: number;
   readonly durationMs: number;
 }
 
@@ -92,18 +102,38 @@ export async function sparsecopy(
   const started = performance.now();
   checkSizes(options);
   options.signal?.throwIfAborted();
+  const limits = limitsOf(options.policy, options.limits);
+  const time = new AbortController();
+  const name = typeof source === 'string' ? source : 'the input';
+  const endTime = limitTime(name, limits, (error) => time.abort(markStep(error, 'source')));
+  const signal =
+    options.signal === undefined ? time.signal : AbortSignal.any([options.signal, time.signal]);
+  try {
+    return await copy(source, destination, { ...options, signal }, limits, started);
+  } finally {
+    endTime();
+  }
+}
 
-  const opened = await open(source, options);
+async function copy(
+  source: Input,
+  destination: string | Writable,
+  options: CopyOptions,
+  limits: Limits,
+  started: number,
+): Promise<Report> {
+  const tempDir = options.tempDir ?? (await folderOf(destination));
+  const opened = await open(source, { ...options, tempDir });
   try {
     const { maxWrite } = options;
     const expectedSize =
       opened.virtualSize === undefined
         ? undefined
         : Math.min(opened.virtualSize, maxWrite ?? Infinity);
-    const { sink, newFile, looksAtZeros } = await openDestination(destination, {
+    const { sink, newFile, looksAtZeros, needsOrder } = await openDestination(destination, {
       ...options,
       expectedSize,
-      sourceIdentity: opened.identity,
+      sourceIdentities: opened.identities,
     });
     const blockSize = options.blockSize ?? DEFAULT_BLOCK_SIZE;
     const counter = tally({ blockSize });
@@ -127,7 +157,9 @@ export async function sparsecopy(
       if (newFile !== undefined && stored !== undefined) {
         await moveDisk(opened, stored, newFile, blockSize, moved, options.signal);
       } else {
-        const chunks = chunksUpTo(opened, options, (length) => {
+        const checkRatio = makeRatioGuard(opened, limits);
+        const chunks = chunksUpTo(opened, options, !needsOrder, (length) => {
+          checkRatio(counter.totals.diskSize);
           moved.dataLength += length;
         });
         const stages = [
@@ -141,15 +173,18 @@ export async function sparsecopy(
       clearInterval(timer);
     }
     tell();
+    const isRawStream = opened.format === 'raw' && opened.disk === undefined;
     return {
       format: opened.format,
       codecs: opened.codecs,
       ...totals(),
-      allocatedSize: opened.disk === undefined ? totals().virtualSize : moved.dataLength,
+      allocatedSize: isRawStream ? totals().virtualSize : moved.dataLength,
       bytesRead: opened.bytesRead,
       bytesWritten: sink.bytesWritten,
       sizeOnDisk: sink.sizeOnDisk,
       nonZeroDestination: sink.nonZeroDestination,
+      parkedPeak: opened.parked.peak,
+      spooled: opened.parked.spooled,
       durationMs: Math.round(performance.now() - started),
     };
   } finally {
@@ -157,46 +192,47 @@ export async function sparsecopy(
   }
 }
 
+/**
+ * Where a temporary file may be as large as the disk: beside a file that is about to be written.
+ * `undefined` for other destinations: the system's folder.
+ */
+async function folderOf(destination: string | Writable): Promise<string | undefined> {
+  if (typeof destination !== 'string' || destination === '-') return undefined;
+  const folder = dirname(resolve(destination));
+  const [stats, folderStats] = await Promise.all(
+    [destination, folder].map((path) => stat(path).catch(() => undefined)),
+  );
+  const isFile = stats === undefined || stats.isFile();
+  return isFile && folderStats?.isDirectory() === true ? folder : undefined;
+}
+
 /** The disk up to `maxWrite`. @throws SparsecopyError `LIMIT` when there is more and that is an error. */
 async function* chunksUpTo(
   opened: Opened,
   { maxWrite, errorRemainder }: CopyOptions,
+  anyOrder: boolean,
   onData: (length: number) => void,
 ): AsyncGenerator<Chunk, void, void> {
-  if (maxWrite === undefined) {
-    for await (const chunk of opened.chunks({ pool: makePool() })) {
-      if (chunk.kind === 'data') onData(chunk.length);
-      yield chunk;
-    }
-    return;
+  const remainder = (): unknown =>
+    markStep(
+      new SparsecopyError('LIMIT', `has more than the ${maxWrite} bytes that may be written`, {
+        source: opened.name,
+        limit: 'maxWrite',
+        expected: maxWrite ?? 0,
+      }),
+      'remainder',
+    );
+  const mostAllowed = maxWrite ?? Infinity;
+  if (errorRemainder === true && (opened.virtualSize ?? 0) > mostAllowed) throw remainder();
+  // One byte more tells whether there is a remainder; nobody waits for it when nobody asks, or the size is known.
+  const looksFurther = errorRemainder === true && opened.virtualSize === undefined;
+  const end = maxWrite === undefined ? undefined : looksFurther ? maxWrite + 1 : maxWrite;
+  for await (const chunk of opened.chunks({ pool: makePool(), end, anyOrder })) {
+    if (chunk.offset + chunk.length > mostAllowed) throw remainder();
+    if (chunk.kind === 'data') onData(chunk.length);
+    yield chunk;
   }
-  const remainder = (): SparsecopyError =>
-    new SparsecopyError('LIMIT', `has more than the ${maxWrite} bytes that may be written`, {
-      source: opened.name,
-      limit: 'maxWrite',
-      expected: maxWrite,
-    });
-  if (errorRemainder === true && (opened.virtualSize ?? 0) > maxWrite) {
-    throw markStep(remainder(), 'remainder');
-  }
-  // One byte more tells whether there is a remainder; nobody waits for it when nobody asks.
-  const end = errorRemainder === true ? maxWrite + 1 : maxWrite;
-  if (end === 0) return;
-  for await (const chunk of opened.chunks({ pool: makePool(), end })) {
-    const length = Math.min(chunk.length, maxWrite - chunk.offset);
-    if (errorRemainder === true && length < chunk.length) throw markStep(remainder(), 'remainder');
-    if (length <= 0) return;
-    if (chunk.kind === 'data') onData(length);
-    yield length === chunk.length ? chunk : cut(chunk, length);
-    if (chunk.offset + chunk.length >= end) return;
-  }
-}
-
-/** The first `length` bytes of `chunk`. */
-function cut(chunk: Chunk, length: number): Chunk {
-  return chunk.kind === 'zero'
-    ? { ...chunk, length }
-    : { ...chunk, length, bytes: chunk.bytes.subarray(0, length) };
+  await opened.checkUnchanged();
 }
 
 /** Runs the pipeline to its end; when it rejects, nothing of it is open any more. */

@@ -4,6 +4,10 @@ export { sparsecopy } from './copy.ts';
 export type { CopyOptions, Progress, Report } from './copy.ts';
 export { info, map } from './inspect.ts';
 export type { ImageInfo } from './inspect.ts';
+export { check } from './check.ts';
+export type { CheckOptions, CheckReport } from './check.ts';
+export { compare } from './compare.ts';
+export type { CompareOptions, Comparison } from './compare.ts';
 export type { OpenOptions } from './open.ts';
 export type { Input } from './source/input.ts';
 
@@ -29,6 +33,8 @@ export type {
   Extent,
   FormatName,
   ImageDetails,
+  Policy,
+  SnapshotDetails,
   Source,
   ZeroChunk,
 } from './types.ts';

@@ -33,7 +33,7 @@ export async function info(input: Input, options: OpenOptions = {}): Promise<Ima
 
 /**
  * The extents of the disk in `input`, ascending and gapless, neighbours of different kinds. From tables and holes where the
- * input can seek; where it passes once, it is read to its end and zeros are looked for.
+ * input can seek; where it passes once, it is read to its end, and zeros are looked for in raw bytes.
  */
 export async function* map(
   input: Input,
@@ -41,7 +41,9 @@ export async function* map(
 ): AsyncGenerator<Extent, void, void> {
   const opened = await open(input, options);
   try {
-    yield* opened.disk === undefined ? merged(scanned(opened.chunks())) : opened.disk.extents();
+    if (opened.disk !== undefined) yield* opened.disk.extents();
+    else if (opened.format === 'raw') yield* merged(scanned(opened.chunks()));
+    else yield* merged(await sorted(opened.chunks({ anyOrder: true })));
   } finally {
     await opened[Symbol.asyncDispose]();
   }
@@ -60,8 +62,24 @@ async function* scanned(chunks: AsyncIterable<Chunk>): AsyncGenerator<Extent, vo
   yield* places(splitter.end());
 }
 
+/** Where `chunks` lie, in order. */
+async function sorted(chunks: AsyncIterable<Chunk>): Promise<Extent[]> {
+  const extents: Extent[] = [];
+  for await (const chunk of chunks) {
+    const { kind, offset, length } = chunk;
+    if (chunk.kind === 'data') chunk.release?.();
+    const last = extents.at(-1);
+    if (last?.kind === kind && last.offset + last.length === offset) {
+      extents[extents.length - 1] = { kind, offset: last.offset, length: last.length + length };
+    } else extents.push({ kind, offset, length });
+  }
+  return extents.sort((a, b) => a.offset - b.offset);
+}
+
 /** `extents` with neighbours of one kind joined. */
-async function* merged(extents: AsyncIterable<Extent>): AsyncGenerator<Extent, void, void> {
+async function* merged(
+  extents: AsyncIterable<Extent> | Iterable<Extent>,
+): AsyncGenerator<Extent, void, void> {
   let last: Extent | undefined;
   for await (const extent of extents) {
     if (last?.kind === extent.kind) last = { ...last, length: last.length + extent.length };

@@ -31,7 +31,9 @@ type DataExtent = StoredExtent & { readonly kind: 'data' };
 /** Where the disk's bytes lie, if moving them is possible and worth the threads. */
 export function worthMoving(opened: Opened, blockSize: number): Stored | undefined {
   const { stored } = opened.disk ?? {};
-  const isWorth = (opened.details?.allocatedSize ?? 0) >= WORTH;
+  const allocatedSize = opened.details?.allocatedSize ?? 0;
+  // More than there is in the file: clusters are used more than once, which the stages keep an eye on.
+  const isWorth = allocatedSize >= WORTH && allocatedSize <= (opened.sourceSize ?? 0);
   return isWorth && LEAST_ALIGNMENT % blockSize === 0 ? stored : undefined;
 }
 
@@ -98,6 +100,7 @@ export async function moveDisk(
     if (batch.length > 0) await start(batch);
     while (flying.size > 0) await Promise.all(flying);
     check();
+    await opened.checkUnchanged();
     sink.end();
     await ended;
   } catch (error) {

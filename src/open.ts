@@ -1,45 +1,33 @@
-/** From a name or a stream to a disk: the input found, its compressions peeled, its format recognised. */
+/** From a name or a stream to a disk that can be read, with all that it refers to. */
 
 import { gather } from './chunk/gather.ts';
-import type { Pool } from './chunk/pool.ts';
+import { boundedRuns, makeRatioGuard } from './chunk/ratio.ts';
 import { readChunks } from './chunk/read.ts';
-import { detectCodec } from './codec/index.ts';
-import { SparsecopyError, inStep } from './errors.ts';
-import { detectFormat, formats } from './format/index.ts';
-import { defaultLimits, type Limits } from './limits.ts';
+import { contextOf, type ContextOptions, type Referred } from './context.ts';
+import { inStep } from './errors.ts';
+import { limitsOf, type Limits } from './limits.ts';
+import { inOrder } from './order.ts';
+import { peel, type PeelOptions } from './peel.ts';
+import { checkDisk, checkSize, makeOutputGuard } from './policy.ts';
+import { firstReferrer } from './references.ts';
 import { bufferSource } from './source/buffer.ts';
-import { findInput, type FoundInput, type Input } from './source/input.ts';
-import {
-  bytesOfRuns,
-  bytesOfSource,
-  cancellable,
-  countedBytes,
-  peekRuns,
-  runsOf,
-} from './source/stream.ts';
+import type { Input } from './source/input.ts';
 import { spool } from './spool.ts';
 import type { FileIdentity } from './stat.ts';
 import type {
-  ByteStream,
   Chunk,
+  ChunkPool,
   CodecName,
   Disk,
-  Format,
   FormatName,
   ImageDetails,
-  Run,
-  Source,
+  Parked,
+  PassingDisk,
 } from './types.ts';
 
-export interface OpenOptions {
-  /** The image's format; by default it is recognised. An image that is declared qcow2 and is not is refused. */
-  readonly format?: FormatName;
-  /** Peel compressions off first, as often as there are any; default true. */
-  readonly decompress?: boolean;
-  /** Limits that differ from the defaults. */
-  readonly limits?: Partial<Limits>;
-  /** Folder for the temporary file that a format needs when its input cannot seek; default the system's. */
-  readonly tempDir?: string;
+export interface OpenOptions extends PeelOptions, ContextOptions {
+  /** Folder for the temporary file that an input may need that cannot seek; default the system's. */
+  readonly tempDir?: string | undefined;
 }
 
 /** An input that has been opened; dispose of it when done. */
@@ -51,22 +39,36 @@ export interface Opened extends AsyncDisposable {
   readonly codecs: readonly CodecName[];
   /** What the image's headers and tables say; `undefined` for raw bytes that pass once. */
   readonly details: ImageDetails | undefined;
-  /** The disk, where it can be read at any offset; `undefined` for raw bytes that pass once. */
+  /** The disk, where it can be read at any offset; `undefined` for what passes once. */
   readonly disk: Disk | undefined;
   /** Size of the disk in bytes, when known before it is read. */
   readonly virtualSize: number | undefined;
-  /** Size of the input as it came, in bytes, when known. */
+  /** Size of the input as it came, and of the files that it refers to, in bytes, when known. */
   readonly sourceSize: number | undefined;
-  /** Bytes of the input read so far, as they came. */
+  /** Bytes of the input and of the files that it refers to read so far, as they came. */
   readonly bytesRead: number;
-  /** The file or device that is read; `undefined` for streams. */
-  readonly identity: FileIdentity | undefined;
-  /** The disk's content in order, from 0 to `end`. Once only, where the input passes once. */
-  chunks(options?: { readonly end?: number; readonly pool?: Pool }): AsyncIterable<Chunk>;
+  /** The files and devices that are read. */
+  readonly identities: readonly FileIdentity[];
+  /** What had to be kept until its place was known. */
+  readonly parked: Parked;
+  /**
+   * The disk's content from 0 to `end`, once only where the input passes once; in order, unless `anyOrder` says that it
+   * may come as it lies in the image.
+   */
+  chunks(options?: ChunksOptions): AsyncIterable<Chunk>;
   /** Takes note of bytes of the input that somebody else has read. */
   count(length: number): void;
+  /** @throws SparsecopyError `SOURCE` when the input was changed since it was opened, as far as the policy minds. */
+  checkUnchanged(): Promise<void>;
   /** Makes whoever waits for the input get `reason` at once. */
   cancel(reason: unknown): void;
+}
+
+export interface ChunksOptions {
+  /** In bytes, exclusive. */
+  readonly end?: number | undefined;
+  readonly pool?: ChunkPool | undefined;
+  readonly anyOrder?: boolean | undefined;
 }
 
 /**
@@ -79,33 +81,146 @@ export function open(input: Input, options: OpenOptions = {}): Promise<Opened> {
 }
 
 async function openInput(input: Input, options: OpenOptions): Promise<Opened> {
-  const begun = await begin(input, options);
-  const { name, peeled, format } = begun;
+  const limits = limitsOf(options.policy, options.limits);
+  const peeled = await peel(input, options, limits);
+  const { name, inside, format } = peeled;
+  const untrusted = options.policy === 'untrusted';
+  const referred: Referred = { size: 0, identities: [] };
+  const toDispose: AsyncDisposable[] = [peeled];
+  const dispose = async (): Promise<void> => {
+    for (let next = toDispose.pop(); next !== undefined; next = toDispose.pop()) {
+      await next[Symbol.asyncDispose]();
+    }
+  };
   try {
-    const disk = await openDisk(begun, options);
+    const path = typeof input === 'string' && input !== '-' ? input : undefined;
+    const referrer = firstReferrer(name, path, peeled.identity, options);
+    const context = contextOf(options, limits, referrer, referred, peeled.count);
+    let disk: Disk | undefined;
+    let passing: PassingDisk | undefined;
+    let spooled = 0;
+    if (inside.source !== undefined) disk = await format.open(inside.source, context);
+    else if (format.name !== 'raw') {
+      const { tempDir } = options;
+      const isPacked = inside.codecs.length > 0;
+      const runs = isPacked
+        ? boundedRuns(inside.runs, makeRatioGuard(peeled, limits))
+        : inside.runs;
+      passing = await format.pass?.(runs, inside.head, { ...context, name, tempDir });
+      if (passing === undefined) {
+        const file = await spool(runs, name, tempDir);
+        toDispose.push(file);
+        spooled = file.size;
+        disk = await format.open(file, context);
+      }
+    }
+    const opened = disk ?? passing;
+    if (opened !== undefined) toDispose.push(opened);
+    if (untrusted && opened !== undefined) {
+      checkSize(name, 'virtualSize', opened.size, limits);
+      if (disk !== undefined && format.name !== 'raw') await checkDisk(name, disk);
+    }
+    let parked: Parked = passing?.parked ?? { peak: 0, spooled };
+    const chunksOfAll = ({ end, pool, anyOrder }: ChunksOptions): AsyncIterable<Chunk> => {
+      if (disk !== undefined) return readChunks(disk, { end, pool });
+      if (inside.runs === undefined) throw new TypeError('an input without a disk passes once');
+      if (passing === undefined) {
+        const all = gather(inside.runs, pool, end);
+        const chunks = untrusted ? limited(all, name, limits) : all;
+        return end === undefined ? chunks : upTo(chunks, end);
+      }
+      const size = Math.min(passing.size, end ?? Infinity);
+      const all = untrusted ? guarded(passing.chunks(pool), name) : passing.chunks(pool);
+      // Only at its very end an image tells whether it was whole.
+      const clipped = size === passing.size ? all : upTo(all, size);
+      if (anyOrder === true) return clipped;
+      const ordered = inOrder(clipped, size, { limits, tempDir: options.tempDir });
+      parked = sumOf(passing.parked, ordered.parked);
+      return ordered.chunks;
+    };
     return {
       name,
       format: format.name,
-      codecs: peeled.codecs,
-      details: disk?.details,
+      codecs: inside.codecs,
+      details: opened?.details,
       disk,
-      virtualSize: disk?.size,
-      sourceSize: begun.sourceSize,
-      get bytesRead(): number {
-        return begun.bytesRead();
+      virtualSize: opened?.size,
+      get sourceSize(): number | undefined {
+        return peeled.sourceSize === undefined ? undefined : peeled.sourceSize + referred.size;
       },
-      identity: begun.identity,
-      chunks: ({ end, pool } = {}) =>
-        disk !== undefined
-          ? readChunks(disk, { end, pool })
-          : gather(peeled.runs as AsyncIterable<Run>, pool, end),
-      count: begun.count,
-      cancel: begun.cancel,
-      [Symbol.asyncDispose]: begun.dispose,
+      get bytesRead(): number {
+        return peeled.bytesRead;
+      },
+      get identities(): readonly FileIdentity[] {
+        return [...referrer.chain, ...referred.identities];
+      },
+      get parked(): Parked {
+        return parked;
+      },
+      chunks: (chunksOptions = {}) => chunksOfAll(chunksOptions),
+      count: peeled.count,
+      checkUnchanged: () => peeled.checkUnchanged(),
+      cancel: peeled.cancel,
+      [Symbol.asyncDispose]: dispose,
     };
   } catch (error) {
-    await begun.dispose().catch(() => undefined);
+    await dispose().catch(() => undefined);
     throw error;
+  }
+}
+
+/** `chunks` of the image called `name`, whose disk must not be an image itself. */
+async function* guarded(
+  chunks: AsyncIterable<Chunk>,
+  name: string,
+): AsyncGenerator<Chunk, void, void> {
+  const guard = makeOutputGuard(name);
+  for await (const chunk of chunks) {
+    guard.pass(chunk);
+    yield chunk;
+  }
+  guard.end();
+}
+
+/** `chunks` in order, of a disk whose size is found out only now. */
+async function* limited(
+  chunks: AsyncIterable<Chunk>,
+  name: string,
+  limits: Limits,
+): AsyncGenerator<Chunk, void, void> {
+  for await (const chunk of chunks) {
+    checkSize(name, 'virtualSize', chunk.offset + chunk.length, limits);
+    yield chunk;
+  }
+}
+
+/** Both, read when asked for. */
+function sumOf(first: Parked, second: Parked): Parked {
+  return {
+    get peak(): number {
+      return first.peak + second.peak;
+    },
+    get spooled(): number {
+      return first.spooled + second.spooled;
+    },
+  };
+}
+
+/** `chunks`, in which each byte comes once, as far as they lie before `end`; stops when all of that has come. */
+async function* upTo(chunks: AsyncIterable<Chunk>, end: number): AsyncGenerator<Chunk, void, void> {
+  let left = end;
+  if (left === 0) return;
+  for await (const chunk of chunks) {
+    const length = Math.min(chunk.length, end - chunk.offset);
+    if (length <= 0) {
+      if (chunk.kind === 'data') chunk.release?.();
+      continue;
+    }
+    left -= length;
+    if (length === chunk.length) yield chunk;
+    else if (chunk.kind === 'zero') yield { ...chunk, length };
+    else yield { ...chunk, length, bytes: chunk.bytes.subarray(0, length) };
+    if (left === 0) return;
   }
 }
 
@@ -125,184 +240,27 @@ export function identify(input: Input, options: OpenOptions = {}): Promise<Ident
 }
 
 async function identifyInput(input: Input, options: OpenOptions): Promise<Identified> {
-  const begun = await begin(input, options);
-  const { name, peeled, format, limits, sourceSize } = begun;
+  const limits = limitsOf(options.policy, options.limits);
+  const peeled = await peel(input, options, limits);
+  const { name, inside, format, sourceSize } = peeled;
+  const context = { limits, untrusted: options.policy === 'untrusted' };
   try {
     const details =
-      peeled.source !== undefined
-        ? await format.describe(peeled.source, { limits })
+      inside.source !== undefined
+        ? await format.describe(inside.source, context)
         : format.name === 'raw'
           ? undefined
-          : await format.describe(bufferSource(peeled.head, name), { limits }, true);
+          : await format.describe(bufferSource(inside.head, name), context, true);
     return {
       name,
       format: format.name,
-      codecs: peeled.codecs,
+      codecs: inside.codecs,
       sourceSize,
       details,
-      [Symbol.asyncDispose]: begun.dispose,
+      [Symbol.asyncDispose]: () => peeled[Symbol.asyncDispose](),
     };
   } catch (error) {
-    await begun.dispose().catch(() => undefined);
+    await Promise.resolve(peeled[Symbol.asyncDispose]()).catch(() => undefined);
     throw error;
   }
-}
-
-/** An input whose compressions are peeled and whose format is recognised. */
-interface Begun {
-  readonly name: string;
-  readonly limits: Limits;
-  readonly peeled: Peeled;
-  readonly format: Format;
-  readonly sourceSize: number | undefined;
-  readonly identity: FileIdentity | undefined;
-  readonly bytesRead: () => number;
-  readonly count: (length: number) => void;
-  readonly cancel: (reason: unknown) => void;
-  /** What else is to be disposed of, before the input. */
-  readonly toDispose: (() => PromiseLike<unknown>)[];
-  readonly dispose: () => Promise<void>;
-}
-
-async function begin(input: Input, options: OpenOptions): Promise<Begun> {
-  const limits = { ...defaultLimits, ...options.limits };
-  const found = await findInput(input);
-  const stop = new AbortController();
-  let bytesRead = 0;
-  const count = (length: number): void => {
-    bytesRead += length;
-  };
-  const toDispose: (() => PromiseLike<unknown>)[] = [found.dispose];
-  const dispose = async (): Promise<void> => {
-    for (let step = toDispose.pop(); step !== undefined; step = toDispose.pop()) await step();
-  };
-  try {
-    const peeled = await peel(counted(found, count), options, limits, stop.signal);
-    const { runs } = peeled;
-    if (runs !== undefined) toDispose.push(() => runs.return());
-    const probe = { head: peeled.head, size: peeled.source?.size };
-    return {
-      name: found.name,
-      limits,
-      peeled,
-      format: chooseFormat(found.name, options.format, probe),
-      sourceSize: found.source?.size,
-      identity: found.identity,
-      bytesRead: () => bytesRead,
-      count,
-      cancel: (reason) => stop.abort(reason),
-      toDispose,
-      dispose,
-    };
-  } catch (error) {
-    await dispose().catch(() => undefined);
-    throw error;
-  }
-}
-
-/** The disk of what was begun; `undefined` for raw bytes that pass once. A format that must seek gets its file spooled. */
-async function openDisk(
-  { name, limits, peeled, format, toDispose }: Begun,
-  options: OpenOptions,
-): Promise<Disk | undefined> {
-  if (peeled.source === undefined && format.name === 'raw') return undefined;
-  let file: Source;
-  if (peeled.source !== undefined) file = peeled.source;
-  else {
-    const spooled = await spool(peeled.runs, name, options.tempDir);
-    toDispose.push(() => spooled[Symbol.asyncDispose]());
-    file = spooled;
-  }
-  const disk = await format.open(file, { limits });
-  toDispose.push(() => disk[Symbol.asyncDispose]());
-  return disk;
-}
-
-/** What is left when all compressions are peeled: something that can seek, or something that passes once. */
-type Peeled = { readonly head: Uint8Array; readonly codecs: readonly CodecName[] } & (
-  | { readonly source: Source; readonly runs?: undefined }
-  | { readonly source?: undefined; readonly runs: AsyncGenerator<Run, void, void> }
-);
-
-async function peel(
-  input: FoundInput,
-  options: OpenOptions,
-  limits: Limits,
-  signal: AbortSignal,
-): Promise<Peeled> {
-  const { name, source } = input;
-  const codecNames: CodecName[] = [];
-  let head: Uint8Array;
-  let passing: Awaited<ReturnType<typeof peekRuns>> | undefined;
-  if (source === undefined) {
-    passing = await peekRuns(runsOf(cancellable(input.bytes, signal)), limits.probeHead);
-    head = passing.head;
-  } else {
-    head = Buffer.alloc(Math.min(limits.probeHead, source.size));
-    await source.read(head, 0);
-  }
-  try {
-    for (;;) {
-      const codec = options.decompress === false ? undefined : detectCodec(head);
-      if (codec === undefined) break;
-      if (codecNames.length === limits.codecLayers) {
-        throw new SparsecopyError(
-          'LIMIT',
-          `is compressed more than ${limits.codecLayers} times over`,
-          { source: name, limit: 'codecLayers', expected: limits.codecLayers },
-        );
-      }
-      codecNames.push(codec.name);
-      const inner = passing === undefined ? bytesOfInput(input, signal) : bytesOfRuns(passing.runs);
-      passing = await peekRuns(codec.decode(inner, { name, limits }), limits.probeHead);
-      head = passing.head;
-    }
-  } catch (error) {
-    await passing?.runs.return();
-    throw error;
-  }
-  if (passing !== undefined) return { head, codecs: codecNames, runs: passing.runs };
-  return { head, codecs: codecNames, source: source as Source };
-}
-
-function bytesOfInput(input: FoundInput, signal: AbortSignal): ByteStream {
-  return cancellable(
-    input.source === undefined ? input.bytes : bytesOfSource(input.source),
-    signal,
-  );
-}
-
-function chooseFormat(
-  name: string,
-  declared: FormatName | undefined,
-  probe: { head: Uint8Array; size: number | undefined },
-): Format {
-  if (declared === undefined) return detectFormat(probe);
-  const format = formats.find((candidate) => candidate.name === declared);
-  if (format?.matches(probe) === true) return format;
-  throw new SparsecopyError('FORMAT', `is not a ${declared} image, but was declared to be one`, {
-    source: name,
-    expected: declared,
-    found: format === undefined ? 'a format that is not known' : detectFormat(probe).name,
-  });
-}
-
-/** `input`, telling `count` how much is read of it. Whoever found it disposes of it. */
-function counted(input: FoundInput, count: (length: number) => void): FoundInput {
-  const { source } = input;
-  if (source === undefined) return { ...input, bytes: countedBytes(input.bytes, count) };
-  return {
-    ...input,
-    source: {
-      name: source.name,
-      size: source.size,
-      async read(into, offset): Promise<void> {
-        await source.read(into, offset);
-        count(into.length);
-      },
-      extents: (start, end) => source.extents(start, end),
-      stored: source.stored,
-      [Symbol.asyncDispose]: () => Promise.resolve(),
-    },
-  };
 }

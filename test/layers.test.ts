@@ -14,12 +14,17 @@ const files = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter((na
 const parts: readonly (readonly string[])[] = [
   ['types', 'errors', 'limits', 'bytes', 'stat'],
   ['source', 'codec', 'chunk', 'sink'],
+  // What does not fit into memory: a temporary file is a source and is written like a sink.
+  ['spool'],
+  ['parking'],
   // A format may use a codec's block function: clusters are compressed, too.
   ['format'],
-  ['spool'],
+  ['policy', 'references', 'order'],
+  ['peel'],
+  ['context'],
   ['open'],
   ['move'],
-  ['copy', 'inspect', 'stages'],
+  ['copy', 'inspect', 'stages', 'check', 'compare'],
   ['cli', 'index'],
 ];
 

@@ -20,8 +20,8 @@ export interface DestinationOptions {
   readonly syncEvery?: number;
   /** Size of what will be written in bytes, when known: a device that is too small is refused before it is touched. */
   readonly expectedSize?: number;
-  /** The file or device that is being read. */
-  readonly sourceIdentity?: FileIdentity;
+  /** The files and devices that are being read. */
+  readonly sourceIdentities?: readonly FileIdentity[];
 }
 
 export interface Destination {
@@ -30,6 +30,8 @@ export interface Destination {
   readonly newFile?: MovingSink;
   /** True when a zero chunk means work: the sink looks at each zero block, so these should be as small as the caller's. */
   readonly looksAtZeros: boolean;
+  /** True when chunks must come in disk order. */
+  readonly needsOrder: boolean;
 }
 
 /**
@@ -51,6 +53,7 @@ export async function openDestination(
     return {
       sink: flat(target === '-' ? process.stdout : target),
       looksAtZeros: false,
+      needsOrder: true,
     };
   }
 
@@ -63,7 +66,7 @@ export async function openDestination(
   }
   if (stats.isCharacterDevice() || stats.isFIFO()) {
     refuseSeek(target, options);
-    return { sink: flat(path), looksAtZeros: false };
+    return { sink: flat(path), looksAtZeros: false, needsOrder: true };
   }
   if (options.check === true) await checkFirstBlock(path, options);
   if (stats.isFile() && options.overlay !== true) {
@@ -72,20 +75,27 @@ export async function openDestination(
   if (stats.isBlockDevice() && options.expectedSize !== undefined) {
     await checkRoom(path, stats, (options.seek ?? 0) + options.expectedSize);
   }
-  return { sink: existingFile(path, options), looksAtZeros: true };
+  return { sink: existingFile(path, options), looksAtZeros: true, needsOrder: false };
 }
 
 function newFile(path: string, options: DestinationOptions): Destination {
   const sink = sparseFile(path, options);
-  return { sink, newFile: sink, looksAtZeros: false };
+  return { sink, newFile: sink, looksAtZeros: false, needsOrder: false };
 }
 
-/** `target` with its links followed, so that a link to a file stays a link; a name that is not there stays as it is. */
+/**
+ * `target` with its links followed, so that a link to a file stays a link; a name that is not there stays as it is, and so does
+ * a link to what has no name (/dev/stdout where that is a pipe).
+ */
 async function realPath(target: string): Promise<string> {
   const stats = await fs.promises.lstat(target).catch(() => undefined);
-  return stats?.isSymbolicLink() === true
-    ? await inStep('destination', fs.promises.realpath(target))
-    : target;
+  if (stats?.isSymbolicLink() !== true) return target;
+  try {
+    return await fs.promises.realpath(target);
+  } catch (error) {
+    if ((await statIfThere(target).catch(() => undefined)) !== undefined) return target;
+    throw markStep(error, 'destination');
+  }
 }
 
 async function statIfThere(path: string): Promise<fs.Stats | undefined> {
@@ -102,7 +112,8 @@ function refusal(step: Step, target: string, sentence: string): unknown {
 }
 
 function refuseSame(target: string, stats: fs.Stats, options: DestinationOptions): void {
-  if (options.sourceIdentity !== undefined && identityOf(stats) === options.sourceIdentity) {
+  const identity = identityOf(stats);
+  if (identity !== undefined && options.sourceIdentities?.includes(identity) === true) {
     throw refusal('destination', target, 'is the same file as the source');
   }
 }
