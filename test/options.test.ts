@@ -1,5 +1,12 @@
 import { describe, expect, test } from 'vitest';
-import { UsageError, helpText, parseCommandLine } from '../src/cli/options.ts';
+import { helpText } from '../src/cli/help.ts';
+import {
+  UsageError,
+  imageOptions,
+  parseCommandLine,
+  resultOptions,
+  type Option,
+} from '../src/cli/options.ts';
 
 function parsed(...argv: string[]): unknown[] {
   const { options, operands } = parseCommandLine(argv);
@@ -81,6 +88,43 @@ describe('getopt_long rules', () => {
       [{ format: 'a=b' }, 'a', 'b'],
     ],
     [
+      ['--passphrase', '--strict', 'a', 'b'],
+      [{ passphrase: '--strict' }, 'a', 'b'],
+    ],
+    [
+      ['--passphrase=a=b', 'a', 'b'],
+      [{ passphrase: 'a=b' }, 'a', 'b'],
+    ],
+    [
+      ['--passphrase=', 'a', 'b'],
+      [{ passphrase: '' }, 'a', 'b'],
+    ],
+    [
+      ['--snapshot', 'before', '--backing', 'base', '--temp-dir=/tmp', '--untrusted', 'a', 'b'],
+      [{ snapshot: 'before', backing: 'base', 'temp-dir': '/tmp', untrusted: '' }, 'a', 'b'],
+    ],
+    [
+      ['compare', '--strict', 'a', 'b'],
+      [{ strict: '' }, 'compare', 'a', 'b'],
+    ],
+    // getopt_long's optional_argument: only what is attached.
+    [
+      ['--allow-references', 'a', 'b'],
+      [{ 'allow-references': '' }, 'a', 'b'],
+    ],
+    [
+      ['--allow-references=dir', 'a', 'b'],
+      [{ 'allow-references': 'dir' }, 'a', 'b'],
+    ],
+    [
+      ['a', 'b', '--allow-references'],
+      [{ 'allow-references': '' }, 'a', 'b'],
+    ],
+    [
+      ['--allow-references', '-q', 'a', 'b'],
+      [{ 'allow-references': '', quiet: '' }, 'a', 'b'],
+    ],
+    [
       ['--finalsize=', 'a', 'b'],
       [{ finalsize: '' }, 'a', 'b'],
     ],
@@ -103,6 +147,19 @@ describe('getopt_long rules', () => {
     ['--fo=raw', 'format'],
     ['--j', 'json'],
     ['--v', 'version'],
+    ['--b=1', 'blocksize'],
+    ['--ba=x', 'backing'],
+    ['--sn=x', 'snapshot'],
+    ['--st', 'strict'],
+    ['--u', 'untrusted'],
+    ['--t=x', 'temp-dir'],
+    ['--allow-r', 'allow-references'],
+    ['--allow-r=x', 'allow-references'],
+    ['--allow-c', 'allow-corrupt'],
+    ['--passphrase=x', 'passphrase'],
+    ['--passphrase-f=x', 'passphrase-file'],
+    ['--pr', 'progress'],
+    ['--che', 'check'],
   ])('%s is --%s', (word, name) => {
     expect([...parseCommandLine([word]).options.keys()]).toEqual([name]);
   });
@@ -115,12 +172,48 @@ describe('getopt_long rules', () => {
     [['--quiet=yes']],
     [['--s', '1']],
     [['-qx']],
+    [['--strict=yes']],
+    [['--untrusted=no']],
+    [['--allow']],
+    [['--pass=x']],
+    [['--allow-references=']],
+    [['--passphrase']],
+    [['--passphrase-file']],
+    [['--snapshot']],
+    [['--backing']],
+    [['--temp-dir']],
+    [['-t', '/tmp']],
   ])('%j is refused', (argv) => {
     expect(() => parsed(...argv)).toThrow(UsageError);
   });
 });
 
-test('the help names every option of the C tool', () => {
-  for (const short of 'onqmebsfcpyh')
-    expect(helpText()).toMatch(new RegExp(`^ {2}-${short}, --`, 'm'));
+describe('the help', () => {
+  test('names every option of the C tool', () => {
+    for (const short of 'onqmebsfcpyh')
+      expect(helpText()).toMatch(new RegExp(`^ {2}-${short}, --`, 'm'));
+  });
+
+  test('names every option of ours, with its value', () => {
+    for (const { name, value } of [...imageOptions, ...resultOptions] as readonly Option[]) {
+      const shown = value === undefined ? '' : `(\\[=${value}\\]| ${value})`;
+      expect(helpText()).toMatch(new RegExp(`^ {6}--${name}${shown} +\\S`, 'm'));
+    }
+    expect(helpText()).toContain('--allow-references[=DIR] ');
+  });
+
+  test('names every command and every exit status', () => {
+    for (const command of ['info IMAGE', 'map IMAGE', 'check IMAGE', 'compare A B'])
+      expect(helpText()).toContain(`sparsecopy [OPTIONS] ${command} `);
+    const [, statuses = ''] = helpText().split('Exit status:');
+    const [copy = '', check = '', compare = ''] = statuses.split(/^(?=check:|compare:)/m);
+    const numbers = (text: string): string => (text.match(/\b\d+(?= )/g) ?? []).join(' ');
+    expect(numbers(copy)).toBe('0 1 2 3 4 5 6 9 10 11 12');
+    expect(numbers(check)).toBe('0 1 2 3 63');
+    expect(numbers(compare)).toBe('0 1 2 4');
+  });
+
+  test('fits a terminal of 120 columns', () => {
+    for (const line of helpText().split('\n')) expect(line.length).toBeLessThanOrEqual(120);
+  });
 });

@@ -1,9 +1,34 @@
 /** What a failure looks like from outside: the exit status of the C tool, and one line that says what went wrong. */
 
 import { getSystemErrorMap } from 'node:util';
+import type { CheckReport } from '../check.ts';
+import { compareFailureOf, type CompareFailure } from '../compare.ts';
 import { SparsecopyError, stepOf, type Step } from '../errors.ts';
 
-export const EXIT_USAGE = 1;
+/** What the command was asked for. */
+export type Command = 'copy' | 'info' | 'map' | 'check' | 'compare';
+
+/** qemu-img's status for two images that differ; hence no error of `compare` may have it. */
+export const EXIT_DIFFERENT = 1;
+
+/** qemu-img's statuses of `check`. */
+export const checkStatuses: Readonly<Record<CheckReport['verdict'], number>> = {
+  clean: 0,
+  failed: 1,
+  corrupt: 2,
+  leaks: 3,
+};
+
+/** qemu-img's status of `check` for a format that has none. */
+const EXIT_NO_CHECKS = 63;
+
+/** qemu-img's statuses of `compare`. It has 3 for tables that it meets on its way, which are read when opening here. */
+const compareStatuses: Readonly<Record<CompareFailure['step'], number>> = { open: 2, read: 4 };
+
+/** For a command line that cannot be understood. */
+export function usageStatus(command: Command): number {
+  return command === 'compare' ? compareStatuses.open : 1;
+}
 
 /** The C tool's exit status for each step. Its 7 and 8 (seek) cannot happen here: all reads and writes are positioned. */
 const statuses: Readonly<Record<Step, number>> = {
@@ -32,7 +57,13 @@ const places: Readonly<Record<Step, (source: string, destination: string) => str
   remainder: (source) => source,
 };
 
-export function exitStatus(error: unknown): number {
+/** For `error`, which ended `command`. */
+export function exitStatus(error: unknown, command: Command): number {
+  if (command === 'check') {
+    const hasNone = error instanceof SparsecopyError && error.feature === 'check';
+    return hasNone ? EXIT_NO_CHECKS : checkStatuses.failed;
+  }
+  if (command === 'compare') return compareStatuses[compareFailureOf(error)?.step ?? 'open'];
   const { code } = error as NodeJS.ErrnoException;
   if (code === 'ERR_MEMORY_ALLOCATION_FAILED' || code === 'ENOMEM') return EXIT_MEMORY;
   if (error instanceof RangeError && /allocation/.test(error.message)) return EXIT_MEMORY;
@@ -43,12 +74,14 @@ export function exitStatus(error: unknown): number {
     : statuses.source;
 }
 
-/** One line without a stack: our own messages as they are, a system error with the file it is about. */
+/**
+ * One line without a stack: our own messages as they are, a system error with the file it is about. `source` and
+ * `destination` are the names of what was read and written.
+ */
 export function errorLine(error: unknown, source: string, destination: string): string {
   if (error instanceof SparsecopyError) return error.message;
   const { code, message } = error as NodeJS.ErrnoException;
   const reason = [...getSystemErrorMap().values()].find(([name]) => name === code)?.[1];
-  const step = stepOf(error);
-  if (step === undefined || reason === undefined || code === undefined) return message;
-  return `${places[step](source, destination)}: ${reason} (${code})`;
+  if (reason === undefined || code === undefined) return message.replace(/\n[^]*/, '');
+  return `${places[stepOf(error) ?? 'source'](source, destination)}: ${reason} (${code})`;
 }

@@ -1,18 +1,20 @@
 /** The table of the command's options, and their parsing by the rules of getopt_long. */
 
 /** One option; `value` names its argument in the help, and its absence means that it takes none. */
-interface Option {
+export interface Option {
   readonly name: string;
   readonly short?: string;
   readonly value?: string;
+  /** The value may be left out; it is given by `=` only, as getopt_long's optional_argument. */
+  readonly isOptional?: true;
   readonly help: string;
 }
 
 /** The C tool's options. Prefixes that mean one of these keep meaning it, whatever is added below. */
-const toolOptions = [
+export const toolOptions = [
   { name: 'overlay', short: 'o', help: 'lay SOURCE over an existing DEST instead of replacing it' },
   { name: 'nocheck', short: 'n', help: 'trust that DEST is zero where SOURCE is: do not read it' },
-  { name: 'quiet', short: 'q', help: 'no closing line' },
+  { name: 'quiet', short: 'q', help: 'no closing line; of check and compare the exit status only' },
   { name: 'maxwrite', short: 'm', value: 'SIZE', help: 'copy at most SIZE of SOURCE' },
   { name: 'errorremainder', short: 'e', help: 'fail when SOURCE has more than --maxwrite' },
   {
@@ -38,20 +40,42 @@ const toolOptions = [
   { name: 'help', short: 'h', help: 'this text' },
 ] as const satisfies readonly Option[];
 
-const ownOptions = [
+/** Our own options on how an image is opened. */
+export const imageOptions = [
   { name: 'format', value: 'FORMAT', help: 'raw or qcow2; by default it is recognised' },
-  { name: 'no-decompress', help: 'do not peel compressions off SOURCE' },
-  { name: 'json', help: 'print the report as JSON on standard output' },
+  { name: 'no-decompress', help: 'do not peel compressions off' },
+  { name: 'snapshot', value: 'NAME', help: 'read this internal snapshot (name or id, see info)' },
+  { name: 'backing', value: 'PATH', help: 'the backing file, whatever the image says' },
+  {
+    name: 'allow-references',
+    value: 'DIR',
+    isOptional: true,
+    help: "open what the image names, in DIR (default the image's folder)",
+  },
+  { name: 'passphrase-file', value: 'FILE', help: 'of an encrypted image; - is standard input' },
+  { name: 'passphrase', value: 'TEXT', help: 'the same, seen by who can list processes' },
+  { name: 'allow-corrupt', help: 'read an image that is marked as corrupt' },
+  { name: 'untrusted', help: 'smaller limits; refuse what is ambiguous, nested or aliased' },
+  { name: 'temp-dir', value: 'DIR', help: 'for what neither passes once nor fits into memory' },
+] as const satisfies readonly Option[];
+
+/** Our own options on what comes of it. */
+export const resultOptions = [
+  { name: 'strict', help: 'compare: sizes and what is allocated must be equal, too' },
+  { name: 'json', help: 'print the result as JSON on standard output' },
   { name: 'version', help: 'print the version' },
 ] as const satisfies readonly Option[];
 
-const allOptions: readonly Option[] = [...toolOptions, ...ownOptions];
+const allOptions: readonly Option[] = [...toolOptions, ...imageOptions, ...resultOptions];
 
 /** The names of all options. */
-export type OptionName = (typeof toolOptions)[number]['name'] | (typeof ownOptions)[number]['name'];
+export type OptionName =
+  | (typeof toolOptions)[number]['name']
+  | (typeof imageOptions)[number]['name']
+  | (typeof resultOptions)[number]['name'];
 
 export interface CommandLine {
-  /** Given options; the text of those that take a value, '' for the others. The last one wins. */
+  /** Given options; the text of those that take a value, '' where there is none. The last one wins. */
   readonly options: ReadonlyMap<OptionName, string>;
   readonly operands: readonly string[];
 }
@@ -72,6 +96,11 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
     if (option.value === undefined) {
       if (attached !== undefined) throw new UsageError(`option '${shown}' does not take a value`);
       return '';
+    }
+    if (option.isOptional === true) {
+      // An empty variable after the '=' must not mean the same as no '=' at all.
+      if (attached === '') throw new UsageError(`option '${shown}' needs a value after its '='`);
+      return attached ?? '';
     }
     const value = attached ?? rest.shift();
     if (value === undefined) throw new UsageError(`option '${shown}' needs a value`);
@@ -117,28 +146,4 @@ function findLong(name: string): Option {
     }
   }
   throw new UsageError(`unknown option '--${name}'`);
-}
-
-/** The help text. */
-export function helpText(): string {
-  const line = ({ name, short, value, help }: Option): string => {
-    const names = `${short === undefined ? '    ' : `-${short}, `}--${name}${value === undefined ? '' : ` ${value}`}`;
-    return `  ${names.padEnd(26)} ${help}\n`;
-  };
-  return `Usage: sparsecopy [OPTIONS] SOURCE DEST
-       sparsecopy info IMAGE [--json]
-       sparsecopy map IMAGE [--json]
-
-Copies a disk image (raw or qcow2, also inside gzip, xz, lz4, zstd) to a sparse raw file or a device.
-SOURCE may be '-' (standard input), DEST '-' (standard output); either may be a block device.
-A file called 'info' or 'map' is './info', './map'.
-
-Options:
-${toolOptions.map(line).join('')}
-${ownOptions.map(line).join('')}
-SIZE and POS count blocks, or bytes with a suffix: B (1), K (1024), M, G, T, P, E.
-
-Exit status: 0 done; 1 usage; 2 SOURCE; 3 DEST; 4 cannot seek; 5 memory; 6 reading DEST; 9 writing;
-10 setting the size of DEST; 11 --check found data; 12 SOURCE has more than --maxwrite.
-`;
 }

@@ -2,63 +2,111 @@
 /** The command: argv to one call, its result to text, its failure to an exit status. */
 
 import { readFileSync } from 'node:fs';
+import { check } from '../check.ts';
+import { compare, compareFailureOf } from '../compare.ts';
 import { sparsecopy, type CopyOptions } from '../copy.ts';
 import { quoteUntrusted } from '../errors.ts';
 import { info, map } from '../inspect.ts';
-import type { OpenOptions } from '../open.ts';
-import type { FormatName } from '../types.ts';
-import { EXIT_USAGE, errorLine, exitStatus } from './exit.ts';
-import { UsageError, helpText, parseCommandLine, type OptionName } from './options.ts';
+import {
+  EXIT_DIFFERENT,
+  checkStatuses,
+  errorLine,
+  exitStatus,
+  usageStatus,
+  type Command,
+} from './exit.ts';
+import { helpText } from './help.ts';
+import { openOptions, type Options } from './inputs.ts';
+import { UsageError, parseCommandLine, type OptionName } from './options.ts';
 import { makeProgressBar } from './progress.ts';
 import { parseSize } from './size.ts';
-import { MAP_HEADING, closingLine, extentLine, infoText, makeStrip } from './text.ts';
-
-type Options = ReadonlyMap<OptionName, string>;
+import {
+  MAP_HEADING,
+  checkText,
+  closingLine,
+  comparisonText,
+  extentLine,
+  infoText,
+  makeStrip,
+  spooledLine,
+} from './text.ts';
 
 const DEFAULT_BLOCK_SIZE = 512;
-const formatNames: readonly string[] = ['raw', 'qcow2'] satisfies FormatName[];
+
+/** What each command takes, in words, and what runs it; copying has no name of its own. */
+const commands: Readonly<
+  Record<
+    Command,
+    {
+      readonly takes: readonly string[];
+      readonly run: (operands: readonly string[], options: Options) => Promise<void>;
+    }
+  >
+> = {
+  copy: { takes: ['SOURCE', 'DEST'], run: copy },
+  info: { takes: ['IMAGE'], run: printInfo },
+  map: { takes: ['IMAGE'], run: printMap },
+  check: { takes: ['IMAGE'], run: printCheck },
+  compare: { takes: ['A', 'B'], run: printComparison },
+};
 
 /** Runs the command and sets the exit status. */
 async function main(argv: readonly string[]): Promise<void> {
-  let source = '';
-  let destination = '';
+  // The status of a command line that cannot be parsed depends on the command, too.
+  let command = commandOf(argv.find((word) => !word.startsWith('-')));
+  let operands: readonly string[] = [];
   try {
-    const { options, operands } = parseCommandLine(argv);
+    const line = parseCommandLine(argv);
+    const { options } = line;
     if (options.has('help')) process.stdout.write(helpText());
     else if (options.has('version')) process.stdout.write(`sparsecopy ${version()}\n`);
-    else if (operands[0] === 'info' || operands[0] === 'map') {
-      source = onlyOperand(operands);
-      await (operands[0] === 'info' ? printInfo(source, options) : printMap(source, options));
-    } else {
-      if (operands.length !== 2) {
-        throw new UsageError(`SOURCE and DEST are needed, found ${operands.length} operands`);
+    else {
+      command = commandOf(line.operands[0]);
+      operands = command === 'copy' ? line.operands : line.operands.slice(1);
+      const { takes, run } = commands[command];
+      if (operands.length !== takes.length) {
+        throw new UsageError(
+          `${command === 'copy' ? 'copying' : command} takes ${takes.join(' and ')}, found ${operands.length} operands`,
+        );
       }
-      [source = '', destination = ''] = operands;
-      await copy(source, destination, options);
+      if (options.has('strict') && command !== 'compare') {
+        throw new UsageError('--strict is for compare only');
+      }
+      await run(operands, options);
     }
   } catch (error) {
     if (error instanceof UsageError) {
       process.stderr.write(`sparsecopy: ${error.message}\nTry 'sparsecopy --help'.\n`);
-      process.exitCode = EXIT_USAGE;
-    } else {
-      process.stderr.write(
-        `sparsecopy: ${errorLine(error, nameOf(source), nameOf(destination))}\n`,
-      );
-      process.exitCode = exitStatus(error);
+      process.exitCode = usageStatus(command);
+      return;
     }
+    const [first = '', second = ''] = operands.map(nameOf);
+    const source = compareFailureOf(error)?.input === 'b' ? second : first;
+    process.stderr.write(`sparsecopy: ${errorLine(error, source, second)}\n`);
+    process.exitCode = exitStatus(error, command);
   }
 }
 
-async function copy(source: string, destination: string, options: Options): Promise<void> {
+function commandOf(word: string | undefined): Command {
+  return word !== undefined && word !== 'copy' && Object.hasOwn(commands, word)
+    ? (word as Command)
+    : 'copy';
+}
+
+async function copy(
+  [source = '', destination = '']: readonly string[],
+  options: Options,
+): Promise<void> {
   const sizes = sizeOptions(options);
   if (options.has('json') && destination === '-') {
     throw new UsageError('--json and DEST - both want standard output');
   }
+  const opening = await openOptions(options, [source]);
   const stop = stopOnSignals();
   const bar = options.has('progress') && process.stderr.isTTY ? await makeProgressBar() : undefined;
   try {
     const report = await sparsecopy(source, destination, {
-      ...openOptions(options),
+      ...opening,
       ...sizes,
       overlay: options.has('overlay'),
       nocheck: options.has('nocheck'),
@@ -69,7 +117,7 @@ async function copy(source: string, destination: string, options: Options): Prom
     });
     bar?.stop();
     if (options.has('json')) process.stdout.write(`${JSON.stringify(report, undefined, 2)}\n`);
-    if (!options.has('quiet')) process.stderr.write(closingLine(report));
+    if (!options.has('quiet')) process.stderr.write(closingLine(report) + spooledLine(report));
   } catch (error) {
     bar?.stop();
     throw error;
@@ -99,24 +147,8 @@ function sizeOptions(options: Options): CopyOptions {
   };
 }
 
-function openOptions(options: Options): OpenOptions {
-  const format = options.get('format');
-  if (format !== undefined && !formatNames.includes(format)) {
-    throw new UsageError(`unknown format '${format}', known are ${formatNames.join(', ')}`);
-  }
-  return { format: format as FormatName | undefined, decompress: !options.has('no-decompress') };
-}
-
-function onlyOperand(operands: readonly string[]): string {
-  const [command = '', image, ...more] = operands;
-  if (image === undefined || more.length > 0) {
-    throw new UsageError(`${command} takes one IMAGE, found ${operands.length - 1}`);
-  }
-  return image;
-}
-
-async function printInfo(image: string, options: Options): Promise<void> {
-  const found = await info(image, openOptions(options));
+async function printInfo([image = '']: readonly string[], options: Options): Promise<void> {
+  const found = await info(image, await openOptions(options, [image]));
   process.stdout.write(
     options.has('json')
       ? `${JSON.stringify(found, undefined, 2)}\n`
@@ -124,9 +156,10 @@ async function printInfo(image: string, options: Options): Promise<void> {
   );
 }
 
-async function printMap(image: string, options: Options): Promise<void> {
+async function printMap([image = '']: readonly string[], options: Options): Promise<void> {
   const extents = [];
-  for await (const extent of map(image, openOptions(options))) extents.push(extent);
+  const opening = await openOptions(options, [image]);
+  for await (const extent of map(image, opening)) extents.push(extent);
   if (options.has('json')) {
     process.stdout.write(`[${extents.map((extent) => JSON.stringify(extent)).join(',\n')}]\n`);
     return;
@@ -142,6 +175,29 @@ async function printMap(image: string, options: Options): Promise<void> {
   }
   process.stdout.write(MAP_HEADING);
   process.stdout.write(extents.map(extentLine).join(''));
+}
+
+async function printCheck([image = '']: readonly string[], options: Options): Promise<void> {
+  const report = await check(image, await openOptions(options, [image]));
+  if (options.has('json')) process.stdout.write(`${JSON.stringify(report, undefined, 2)}\n`);
+  else if (!options.has('quiet')) process.stdout.write(checkText(report));
+  process.exitCode = checkStatuses[report.verdict];
+}
+
+async function printComparison(
+  [a = '', b = '']: readonly string[],
+  options: Options,
+): Promise<void> {
+  const opening = await openOptions(options, [a, b]);
+  const comparison = await compare(a, b, {
+    ...opening,
+    // These are said of one image; both can be exchanged.
+    b: { format: undefined, snapshot: undefined, backing: undefined },
+    strict: options.has('strict'),
+  });
+  if (options.has('json')) process.stdout.write(`${JSON.stringify(comparison, undefined, 2)}\n`);
+  else if (!options.has('quiet')) process.stdout.write(comparisonText(comparison));
+  if (!comparison.identical) process.exitCode = EXIT_DIFFERENT;
 }
 
 function nameOf(operand: string): string {
