@@ -75,8 +75,11 @@ export const defaultLimits: Limits = {
   qcow2SnapshotTableSize: 8 * MiB,
   /** qemu writes 2 MiB of key slots at most (eight of 256 KiB, 4,000 stripes each). */
   qcow2CryptoHeaderSize: 4 * MiB,
-  /** Notes on which clusters of the file have an owner: one bit for each covers 16 TiB of file at 64 KiB clusters. */
-  qcow2ClaimsSize: 32 * MiB,
+  /**
+   * Notes on which parts of the file have an owner: a bit for each cluster, and for compressed clusters two for each sector and 16 bytes
+   * each; 64 GiB of compressed image need some 48 MiB.
+   */
+  qcow2ClaimsSize: 64 * MiB,
   /** qemu writes four; 200,000 of them cost qemu-img ten seconds. */
   qcow2HeaderExtensionCount: 256,
   /** The specification's maximum. */

@@ -87,7 +87,9 @@ async function* ordered(
     } else {
       await file.writer.drain();
       await truncate(file.fd, size);
-      const source = await fileSource(file.fd, 'temporary file', file.close);
+      const { fd } = file;
+      // It is closed here, not by its Source.
+      const source = await fileSource(fd, 'temporary file', () => Promise.resolve());
       const start = next;
       const rest = { ...source, extents: () => source.extents(start, size) };
       yield* readChunks(rest, { pool });

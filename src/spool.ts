@@ -68,7 +68,7 @@ export async function spool(
     }
     await writer.drain();
     await ftruncate(fd, size);
-    return await fileSource(fd, name, file.close);
+    return await fileSource(fd, name, () => file.close());
   } catch (error) {
     await file.close();
     throw error;

@@ -29,6 +29,8 @@ export interface Source extends AsyncDisposable {
 export interface Stored {
   /** The descriptor, open for reading as long as its Source is. */
   readonly fd: number;
+  /** The Source is the file: each byte lies at its own offset, holes included. */
+  readonly isWhole: boolean;
   /** As `extents` of the Source, from 0 to its size; data extents tell where they lie, and neighbours may be of one kind. */
   extents(): AsyncIterable<StoredExtent>;
 }

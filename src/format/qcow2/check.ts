@@ -5,10 +5,11 @@ import { isSparsecopyError, quoteUntrusted, type SparsecopyError } from '../../e
 import type { Limits } from '../../limits.ts';
 import type { Source } from '../../types.ts';
 import { bitmapDirectory, forEachCluster, readBitmaps } from './bitmaps.ts';
+import { checkCopied } from './copied.ts';
 import { ENTRY_SIZE, EXTENDED_ENTRY_SIZE } from './entry.ts';
 import { makeFindings, type Findings, type Problem } from './findings.ts';
 import { parseHeader, type Header } from './header.ts';
-import { checkCopied, countMapping, type Allocation, type CheckedImage } from './mapping.ts';
+import { countMapping, type Allocation, type CheckedImage } from './mapping.ts';
 import { padded, type PaddedFile } from './padded.ts';
 import { MOST_OFFSET, openRefcounts, type Refcounts } from './refcounts.ts';
 import { readSnapshotTable } from './snapshots.ts';

@@ -207,9 +207,11 @@ function storedOf(
   dataFile: Source | undefined,
 ): Stored | undefined {
   const stored = (dataFile ?? file).stored;
-  if (stored === undefined) return undefined;
+  // Tables tell offsets of the image: those of the file only where the image is all of it.
+  if (stored === undefined || (dataFile === undefined && !stored.isWhole)) return undefined;
   return {
     fd: stored.fd,
+    isWhole: false,
     extents: () =>
       dataFile === undefined
         ? storedInFile(layout, tables)

@@ -5,14 +5,14 @@ import { ENTRY_SIZE } from './entry.ts';
 import type { Findings } from './findings.ts';
 import type { Header } from './header.ts';
 import type { PaddedFile } from './padded.ts';
-import { countWithin, MOST_OFFSET, type Refcounts } from './refcounts.ts';
+import { countWithin, MOST_OFFSET } from './refcounts.ts';
 import { forEachTable, makeTableList, type TableList } from './table-list.ts';
 import type { Usage } from './usage.ts';
 
 const TWO_32 = 2 ** 32;
 
 /** In the high half of an entry. Bit 63: the refcount of what it points at is exactly one. Bit 62: compressed. */
-const COPIED = 0x80000000;
+export const COPIED = 0x80000000;
 const COMPRESSED = 0x40000000;
 
 /** Offset bits 32 to 55 in the high half, 9 to 31 in the low half. */
@@ -169,86 +169,13 @@ function countTable(
   }
 }
 
-/**
- * Compares bit 63 of all entries of the active L1 table, and of its L2 tables, with the refcounts that the file stores. These are
- * in `usage` by now, for clusters of the file.
- */
-export async function checkCopied(
-  image: CheckedImage,
-  l1: L1Table,
-  refcounts: Refcounts,
-): Promise<void> {
-  const { file, usage, findings } = image;
-  const { clusterSize } = image.header;
-  const list = makeTableList(countWithin(file.size, l1.offset, l1.count));
-
-  /** The refcount of a cluster; `undefined` when it cannot be read; a promise when it has to be. */
-  function refcountOf(cluster: number): number | undefined | Promise<number | undefined> {
-    if (cluster >= usage.clusterCount) return refcounts.get(cluster);
-    return refcounts.isReadable(cluster) ? usage.get(cluster) : undefined;
-  }
-
-  function compare(
-    high: number,
-    refcount: number | undefined,
-    place: number,
-    times: number,
-    what: () => string,
-  ): void {
-    const isCopied = (high & COPIED) !== 0;
-    if (refcount === undefined || (refcount === 1) === isCopied) return;
-    const bit = isCopied ? 'set' : 'clear';
-    const sentence = (): string => `${what()} has bit 63 ${bit}, and refcount ${refcount}`;
-    findings.add('corruption', place, sentence, times);
-  }
-
-  function checkTable(
-    table: number,
-    view: DataView,
-    times: number,
-  ): Promise<undefined> | undefined {
-    const { entrySize, hasDataFile } = image;
-    const isExtended = entrySize > ENTRY_SIZE;
-    /** Positions of entries whose refcount is not at hand. */
-    const later: number[] = [];
-    const what = (at: number): string => `entry ${at / entrySize} of the L2 table at ${table}`;
-    for (let at = 0; at < clusterSize; at += entrySize) {
-      const high = view.getUint32(at);
-      const low = view.getUint32(at + 4);
-      if (!isInUse(high, low, hasDataFile, isExtended)) continue;
-      const refcount = hasDataFile ? 1 : refcountOf(Math.floor(offsetOf(high, low) / clusterSize));
-      if (refcount instanceof Promise) later.push(at);
-      else compare(high, refcount, table + at, times, () => what(at));
-    }
-    if (later.length === 0) return undefined;
-    return (async (): Promise<undefined> => {
-      for (const at of later) {
-        const high = view.getUint32(at);
-        const offset = offsetOf(high, view.getUint32(at + 4));
-        const refcount = await refcountOf(Math.floor(offset / clusterSize));
-        compare(high, refcount, table + at, times, () => what(at));
-      }
-    })();
-  }
-
-  const checkTables = (): Promise<void> =>
-    forEachTable(file, list.take(), clusterSize, image.signal, checkTable);
-  await forEachL1Entry(image, l1, async (index, high, low) => {
-    const offset = offsetOf(high, low);
-    if (offset === 0) return;
-    const refcount = await refcountOf(Math.floor(offset / clusterSize));
-    const place = l1.offset + index * ENTRY_SIZE;
-    compare(high, refcount, place, 1, () => `entry ${index} of ${l1.name}`);
-    // qemu-img leaves a table alone whose own refcount it cannot read
-    if (refcount === undefined || offset >= file.size) return;
-    if (list.isFull) await checkTables();
-    list.push(offset);
-  });
-  await checkTables();
-}
-
-/** True for an entry, not of a compressed cluster, that has a cluster. */
-function isInUse(high: number, low: number, hasDataFile: boolean, isExtended: boolean): boolean {
+/** True for an entry that has a cluster, and not a compressed one. */
+export function isInUse(
+  high: number,
+  low: number,
+  hasDataFile: boolean,
+  isExtended: boolean,
+): boolean {
   if ((high & COMPRESSED) !== 0) return false;
   if ((high & OFFSET_HIGH) !== 0 || (low & OFFSET_LOW) !== 0) return true;
   // bit 0: reads as zeros; with bit 63, a data file can have a cluster at 0
@@ -257,7 +184,7 @@ function isInUse(high: number, low: number, hasDataFile: boolean, isExtended: bo
 }
 
 /** Calls `visit` for each entry that is not 0. */
-async function forEachL1Entry(
+export async function forEachL1Entry(
   { file, signal }: CheckedImage,
   l1: L1Table,
   visit: (index: number, high: number, low: number) => Promise<void>,
@@ -277,7 +204,7 @@ async function forEachL1Entry(
   }
 }
 
-/** Bits 9 to 55: exact, since a multiple of 512 below 2^56 fits the 53 bits of a number. */
-function offsetOf(high: number, low: number): number {
+/** The offset in an L1 or L2 table entry, bits 9 to 55: exact, since a multiple of 512 below 2^56 fits the 53 bits of a number. */
+export function offsetOf(high: number, low: number): number {
   return (high & OFFSET_HIGH) * TWO_32 + ((low & OFFSET_LOW) >>> 0);
 }

@@ -56,7 +56,7 @@ export async function forEachTable(
   offsets: Float64Array,
   size: number,
   signal: AbortSignal | undefined,
-  visit: (offset: number, view: DataView, times: number) => Promise<undefined> | undefined,
+  visit: (offset: number, view: DataView, times: number) => Promise<void> | undefined,
 ): Promise<void> {
   const [first] = offsets;
   if (first === undefined) return;
