@@ -6,8 +6,14 @@ export { info, map } from './inspect.ts';
 export type { ImageInfo } from './inspect.ts';
 export { check } from './check.ts';
 export type { CheckOptions, CheckReport } from './check.ts';
-export { compare } from './compare.ts';
-export type { CompareOptions, Comparison } from './compare.ts';
+export { compare, compareFailureOf } from './compare.ts';
+export type {
+  ComparedInput,
+  CompareFailure,
+  CompareOptions,
+  Comparison,
+  Difference,
+} from './compare.ts';
 export type { OpenOptions } from './open.ts';
 export type { Input } from './source/input.ts';
 

@@ -64,7 +64,7 @@ export interface Opened extends AsyncDisposable {
   cancel(reason: unknown): void;
 }
 
-export interface ChunksOptions {
+interface ChunksOptions {
   /** In bytes, exclusive. */
   readonly end?: number | undefined;
   readonly pool?: ChunkPool | undefined;
@@ -95,7 +95,9 @@ async function openInput(input: Input, options: OpenOptions): Promise<Opened> {
   try {
     const path = typeof input === 'string' && input !== '-' ? input : undefined;
     const referrer = firstReferrer(name, path, peeled.identity, options);
-    const context = contextOf(options, limits, referrer, referred, peeled.count);
+    const context = contextOf(options, limits, referrer, referred, (length) => {
+      peeled.count(length);
+    });
     let disk: Disk | undefined;
     let passing: PassingDisk | undefined;
     let spooled = 0;
@@ -158,9 +160,9 @@ async function openInput(input: Input, options: OpenOptions): Promise<Opened> {
         return parked;
       },
       chunks: (chunksOptions = {}) => chunksOfAll(chunksOptions),
-      count: peeled.count,
+      count: (length) => peeled.count(length),
       checkUnchanged: () => peeled.checkUnchanged(),
-      cancel: peeled.cancel,
+      cancel: (reason) => peeled.cancel(reason),
       [Symbol.asyncDispose]: dispose,
     };
   } catch (error) {

@@ -71,7 +71,9 @@ export async function fileSource(
       isFile
         ? fileExtents(fd, start, Math.min(end, size))
         : oneDataExtent(start, Math.min(end, size)),
-    stored: isFile ? { fd, isWhole: true, extents: () => inPlace(fileExtents(fd, 0, size)) } : undefined,
+    stored: isFile
+      ? { fd, isWhole: true, extents: () => inPlace(fileExtents(fd, 0, size)) }
+      : undefined,
     [Symbol.asyncDispose]: () => (disposed ??= dispose()),
   };
 }

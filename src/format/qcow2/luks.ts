@@ -52,7 +52,7 @@ export interface Luks {
 }
 
 /** The master key, split and encrypted with a passphrase. */
-export interface KeySlot {
+interface KeySlot {
   readonly iterations: number;
   readonly salt: Uint8Array;
   /** Whole sectors; the split key ends in the last of them. */
