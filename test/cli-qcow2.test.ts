@@ -10,6 +10,7 @@ import {
   readFileSync,
   readdirSync,
   rmSync,
+  statSync,
   truncateSync,
   writeFileSync,
   writeSync,
@@ -277,6 +278,20 @@ describeWith(['qemu-img', 'qemu-io', 'gzip'], 'qcow2', () => {
       expect(outcome).toMatchObject({ status: 2, stdout: '' });
       expect(outcome.stderr).toMatch(/^sparsecopy: large\.qcow2: .*2199023255552.*\n$/);
       expect(copied(['--untrusted', 'plain.qcow2'])).toBe('disk');
+    });
+
+    test('--max-ratio: data that grow out of next to nothing', () => {
+      const folder = tempDir();
+      const bomb = join(folder, 'bomb.gz');
+      shell(`head -c 100M /dev/zero | tr '\\0' A | gzip -9 > ${bomb}`);
+      const out = join(folder, 'out.raw');
+      const refused = sc(['-q', bomb, out]);
+      expect(refused.status).toBe(2);
+      expect(refused.stderr).toMatch(/^sparsecopy: .*bomb\.gz: .*more than 1000 for each\n$/);
+      expect(existsSync(out)).toBe(false);
+      expect(sc(['-q', '--max-ratio', '2000', bomb, out]).status).toBe(0);
+      expect(statSync(out).size).toBe(100 * MiB);
+      expect(sc(['--max-ratio', 'many', bomb, out]).status).toBe(1);
     });
 
     test('--untrusted refuses a cluster with two owners', () => {

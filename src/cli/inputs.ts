@@ -28,6 +28,10 @@ export async function openOptions(
   if (tempDir !== undefined && !isFolder(tempDir)) {
     throw new UsageError(`--temp-dir: '${tempDir}' is not a folder`);
   }
+  const ratio = options.get('max-ratio');
+  if (ratio !== undefined && !(Number(ratio) >= 1)) {
+    throw new UsageError(`bad number '${ratio}' for --max-ratio, expected 1 or more`);
+  }
   const readers = [...inputs, options.get('backing'), options.get('passphrase-file')];
   if (readers.filter((name) => name === '-').length > 1) {
     throw new UsageError('standard input can be read for one thing only');
@@ -37,6 +41,7 @@ export async function openOptions(
     format: format as FormatName | undefined,
     decompress: !options.has('no-decompress'),
     policy: options.has('untrusted') ? 'untrusted' : 'default',
+    ...(ratio === undefined ? {} : { limits: { ratio: Number(ratio) } }),
     allowCorrupt: options.has('allow-corrupt'),
     snapshot: options.get('snapshot'),
     allowReferences: folder === '' ? true : (folder ?? false),

@@ -56,6 +56,11 @@ export const imageOptions = [
   { name: 'passphrase', value: 'TEXT', help: 'the same, seen by who can list processes' },
   { name: 'allow-corrupt', help: 'read an image that is marked as corrupt' },
   { name: 'untrusted', help: 'smaller limits; refuse what is ambiguous, nested or aliased' },
+  {
+    name: 'max-ratio',
+    value: 'NUMBER',
+    help: 'data for each byte of the image (default 1000, untrusted 100)',
+  },
   { name: 'temp-dir', value: 'DIR', help: 'for what neither passes once nor fits into memory' },
 ] as const satisfies readonly Option[];
 
