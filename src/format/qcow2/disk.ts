@@ -135,7 +135,9 @@ export function makeDisk(parts: DiskParts): Disk {
 
   /** What knows more of `run` than that it is allocated, or not. */
   function knowsOf({ kind }: Run): Source | undefined {
-    return kind === 'unallocated' ? backing : kind === 'plain' ? dataFile : undefined;
+    if (kind === 'unallocated') return backing;
+    // Zeros that are decrypted are none.
+    return kind === 'plain' && decryptor === undefined ? dataFile : undefined;
   }
 
   return {
