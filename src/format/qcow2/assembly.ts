@@ -4,14 +4,20 @@ import { alignDown, alignUp } from '../../bytes.ts';
 import { makePool } from '../../chunk/pool.ts';
 import type { Chunk, ChunkPool } from '../../types.ts';
 
-/** Ranges of the disk being filled at once: writers have some MiB of clusters under way, which land as they finish. */
+/**
+ * Ranges of the disk being filled at once, and how many others a range waits for more: writers have some MiB of clusters
+ * under way, which land as they finish. What then is missing is not data, or far away.
+ */
 const MOST_OPEN = 8;
 
 /** Ranges in which nothing more is put, but work is under way, before somebody waits for it. */
 const MOST_CLOSED = 4;
 
-/** Pieces of work under way: zlib has four threads, and two for each keep them busy. */
-const MOST_WORK = 8;
+/**
+ * Pieces of work under way. Half of them are started at a time: for each that is started while one of zlib's threads sleeps, the
+ * system has to wake it, and that costs as much as half of what the thread then does.
+ */
+const MOST_WORK = 32;
 
 /** Where clusters are large it is fewer: each has its compressed bytes, zlib's buffer and its place. */
 const MOST_WORK_SIZE = 8 * 1024 * 1024;
@@ -29,13 +35,15 @@ export interface Assembly {
    * @throws what was thrown by work that was begun before.
    */
   place(offset: number, length: number, fill: Fill, room?: number): Promise<void> | undefined;
+  /** The same for work on zlib's threads; `fill` may be called later, with others. */
+  placeLater(offset: number, length: number, fill: Fill, room?: number): Promise<void> | undefined;
   /** Nothing more is placed: what there is becomes chunks. */
   end(): void;
   /** True when it is time to `take` chunks; there are some. */
   readonly isReady: boolean;
   /** Some chunks, once they are complete. @throws what was thrown by work. */
   take(): Promise<Chunk[]>;
-  /** Resolves when no work is under way, whatever became of it. */
+  /** Calls off work that has not been called, and resolves when none is under way, whatever became of it. */
   settle(): Promise<void>;
 }
 
@@ -46,6 +54,8 @@ interface Slab {
   /** In the buffer, ascending, with gaps between them. */
   readonly ranges: { start: number; end: number }[];
   filled: number;
+  /** Number of the slab that was new when something was put here last. */
+  usedAt: number;
   /** Pieces of work under way. */
   work: number;
 }
@@ -63,8 +73,10 @@ export function makeAssembly(
   /** By their start, the one used last at the end. */
   const open = new Map<number, Slab>();
   const closed: Slab[] = [];
-  const work = new Set<Promise<void>>();
+  let waiting: (() => void)[] = [];
+  const working = new Set<Promise<void>>();
   let last: Slab | undefined;
+  let newest = 0;
   let failure: { error: unknown } | undefined;
 
   function check(): void {
@@ -74,11 +86,17 @@ export function makeAssembly(
   function slabAt(start: number): Slab {
     if (last?.start === start) return last;
     let slab = open.get(start);
-    if (slab !== undefined) open.delete(start);
-    else {
-      const [oldest] = open.size < MOST_OPEN ? [] : open.values();
-      if (oldest !== undefined) close(oldest);
-      slab = { start, buffer: buffers.take(), ranges: [], filled: 0, work: 0 };
+    if (slab !== undefined) {
+      open.delete(start);
+      slab.usedAt = newest;
+    } else {
+      newest++;
+      for (const old of open.values()) {
+        if (open.size < MOST_OPEN && old.usedAt > newest - MOST_OPEN) break;
+        close(old);
+      }
+      const buffer = buffers.take();
+      slab = { start, buffer, ranges: [], filled: 0, usedAt: newest, work: 0 };
     }
     open.set(start, slab);
     last = slab;
@@ -91,9 +109,41 @@ export function makeAssembly(
     closed.push(slab);
   }
 
-  async function watch(slab: Slab, filling: Promise<void>): Promise<void> {
+  /** Takes the place for `length` bytes at `offset`. */
+  function mark(offset: number, length: number): Slab {
+    check();
+    const slab = slabAt(alignDown(offset, bufferSize));
+    const start = offset - slab.start;
+    addRange(slab.ranges, start, start + length);
+    slab.filled += length;
+    if (slab.filled === Math.min(bufferSize, virtualSize - slab.start)) close(slab);
+    return slab;
+  }
+
+  function start(slab: Slab, offset: number, room: number, fill: Fill): void {
+    const from = offset - slab.start;
+    const filling = fill(slab.buffer.subarray(from, from + room));
+    if (filling === undefined) return;
+    slab.work++;
+    const watched = watch(slab, filling).finally(() => working.delete(watched));
+    working.add(watched);
+  }
+
+  function startWaiting(): void {
+    const all = waiting;
+    waiting = [];
+    for (const startOne of all) startOne();
+  }
+
+  /** Resolves when there may be more. */
+  function wait(): Promise<void> | undefined {
+    if (waiting.length * 2 >= mostWork) startWaiting();
+    return waiting.length + working.size < mostWork ? undefined : Promise.race(working);
+  }
+
+  async function watch(slab: Slab, work: Promise<void>): Promise<void> {
     try {
-      await filling;
+      await work;
     } catch (error) {
       failure ??= { error };
     }
@@ -117,18 +167,17 @@ export function makeAssembly(
   return {
     roomAt: (offset) => bufferSize - (offset % bufferSize),
     place(offset, length, fill, room = length): Promise<void> | undefined {
-      check();
-      const slab = slabAt(alignDown(offset, bufferSize));
-      const start = offset - slab.start;
-      addRange(slab.ranges, start, start + length);
-      slab.filled += length;
-      if (slab.filled === Math.min(bufferSize, virtualSize - slab.start)) close(slab);
-      const filling = fill(slab.buffer.subarray(start, start + room));
-      if (filling === undefined) return undefined;
+      start(mark(offset, length), offset, room, fill);
+      return wait();
+    },
+    placeLater(offset, length, fill, room = length): Promise<void> | undefined {
+      const slab = mark(offset, length);
       slab.work++;
-      const watched = watch(slab, filling).finally(() => work.delete(watched));
-      work.add(watched);
-      return work.size < mostWork ? undefined : Promise.race(work);
+      waiting.push(() => {
+        slab.work--;
+        start(slab, offset, room, fill);
+      });
+      return wait();
     },
     end(): void {
       for (const slab of [...open.values()]) close(slab);
@@ -138,12 +187,14 @@ export function makeAssembly(
     },
     async take(): Promise<Chunk[]> {
       const slab = closed.shift();
-      while (slab !== undefined && slab.work > 0) await Promise.race(work);
+      if (slab !== undefined && slab.work > 0) startWaiting();
+      while (slab !== undefined && slab.work > 0) await Promise.race(working);
       check();
       return slab === undefined ? [] : chunksOf(slab);
     },
     async settle(): Promise<void> {
-      await Promise.all(work);
+      waiting = [];
+      await Promise.all(working);
     },
   };
 }

@@ -397,9 +397,7 @@ export function makePasser(parts: PasserParts): Passer {
     const bytesEnd = reach(hostOffset, end);
     if (bytesEnd === hostOffset) throw gone(`data of disk offset ${offset}`, hostOffset);
     pending.pop();
-    const fill = async (target: Buffer): Promise<void> => {
-      const { bytes, reading } = compressedBytes(hostOffset, bytesEnd);
-      await reading;
+    const decodeInto = async (target: Buffer, bytes: Buffer): Promise<void> => {
       try {
         await decode(bytes, target);
       } catch (error) {
@@ -407,23 +405,20 @@ export function makePasser(parts: PasserParts): Passer {
         throw clusterError(error, run, name, end < hostOffset + run.hostLength);
       }
     };
-    await assembly.place(offset, length, fill, clusterSize);
+    if (hostOffset >= window.start) {
+      const bytes = window.slice(hostOffset, bytesEnd);
+      const fill = (target: Buffer): Promise<void> => decodeInto(target, bytes);
+      await assembly.placeLater(offset, length, fill, clusterSize);
+    } else {
+      const fill = async (target: Buffer): Promise<void> => {
+        const bytes = Buffer.allocUnsafe(bytesEnd - hostOffset);
+        await read(bytes, hostOffset);
+        await decodeInto(target, bytes);
+      };
+      await assembly.place(offset, length, fill, clusterSize);
+    }
     await settle(end - SECTOR_SIZE, true);
     return true;
-  }
-
-  function compressedBytes(
-    start: number,
-    end: number,
-  ): { bytes: Buffer; reading?: Promise<void> | undefined } {
-    if (start >= window.start) {
-      const { offset, length, bytes } = window.pieceAt(start);
-      if (bytes !== undefined && end <= offset + length) {
-        return { bytes: bytes.subarray(start - offset, end - offset) };
-      }
-    }
-    const bytes = Buffer.allocUnsafe(end - start);
-    return { bytes, reading: read(bytes, start) };
   }
 
   // ---- the end

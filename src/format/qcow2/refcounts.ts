@@ -19,7 +19,7 @@ const DEPTH = 16;
 export const MOST_OFFSET = 2 ** 63 - 2 ** 30;
 
 /** Clusters from `start` to `end` (exclusive). */
-export interface Clusters {
+interface Clusters {
   readonly start: number;
   readonly end: number;
 }
@@ -40,7 +40,7 @@ export interface Refcounts {
  * Decodes `count` refcounts of `bits` bits each from the start of `bytes` into `into` from `at` on; counts of 64 bits are not
  * exact from 2^53 on. Specification: "Host cluster management", refcount block entry.
  */
-export function decodeRefcounts(
+function decodeRefcounts(
   bytes: Uint8Array,
   bits: number,
   count: number,

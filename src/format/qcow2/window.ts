@@ -35,6 +35,8 @@ export interface Window {
   pieceAt(offset: number): Piece;
   /** Fills `into` with the bytes at `offset`, all of which are in the window. */
   copy(into: Uint8Array, offset: number): void;
+  /** The bytes from `start` to `end`, which are in the window; not to be changed. */
+  slice(start: number, end: number): Buffer;
 }
 
 export function makeWindow(): Window {
@@ -90,6 +92,25 @@ export function makeWindow(): Window {
     return low;
   }
 
+  function pieceAt(offset: number): Piece {
+    const piece = pieces[indexOf(offset)];
+    if (piece === undefined || offset < start || offset >= end) {
+      throw new RangeError(`${offset} is not in the window from ${start} to ${end}`);
+    }
+    return piece;
+  }
+
+  function copy(into: Uint8Array, offset: number): void {
+    for (let done = 0; done < into.length;) {
+      const piece = pieceAt(offset + done);
+      const from = offset + done - piece.offset;
+      const length = Math.min(into.length - done, piece.length - from);
+      if (piece.bytes === undefined) into.fill(0, done, done + length);
+      else piece.bytes.copy(into, done, from, from + length);
+      done += length;
+    }
+  }
+
   return {
     get start(): number {
       return start;
@@ -111,22 +132,16 @@ export function makeWindow(): Window {
       pieces = pieces.slice(first);
       first = 0;
     },
-    pieceAt(offset: number): Piece {
-      const piece = pieces[indexOf(offset)];
-      if (piece === undefined || offset < start || offset >= end) {
-        throw new RangeError(`${offset} is not in the window from ${start} to ${end}`);
+    pieceAt,
+    copy,
+    slice(start: number, end: number): Buffer {
+      const { offset, length, bytes } = pieceAt(start);
+      if (bytes !== undefined && end <= offset + length) {
+        return bytes.subarray(start - offset, end - offset);
       }
-      return piece;
-    },
-    copy(into: Uint8Array, offset: number): void {
-      for (let done = 0; done < into.length;) {
-        const piece = this.pieceAt(offset + done);
-        const from = offset + done - piece.offset;
-        const length = Math.min(into.length - done, piece.length - from);
-        if (piece.bytes === undefined) into.fill(0, done, done + length);
-        else piece.bytes.copy(into, done, from, from + length);
-        done += length;
-      }
+      const joint = Buffer.allocUnsafe(end - start);
+      copy(joint, start);
+      return joint;
     },
   };
 }
