@@ -108,7 +108,12 @@ async function openInput(input: Input, options: OpenOptions): Promise<Opened> {
       const runs = isPacked
         ? boundedRuns(inside.runs, makeRatioGuard(peeled, limits))
         : inside.runs;
-      passing = await format.pass?.(runs, inside.head, { ...context, name, tempDir });
+      passing = await format.pass?.(runs, inside.head, {
+        ...context,
+        name,
+        tempDir,
+        signal: options.signal,
+      });
       if (passing === undefined) {
         const file = await spool(runs, name, tempDir);
         toDispose.push(file);

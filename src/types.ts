@@ -221,6 +221,8 @@ export interface PassContext extends OpenContext {
   readonly name: string;
   /** Folder for a temporary file; default the system's. */
   readonly tempDir?: string | undefined;
+  /** Ends the work: `chunks` throws its reason. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** A disk image format that needs random access. */

@@ -11,7 +11,6 @@ import { detailsOf, hasDataFile, hasLuks, refuseUnreadable } from './features.ts
 import { parseHeader, type Header } from './header.ts';
 import { isInPlace, layoutOf, misplaced, type Layout } from './layout.ts';
 import { makePasser, type PasserParts } from './passer.ts';
-import { makeWindow } from './window.ts';
 
 /**
  * As `Format.pass`: the disk of a qcow2 image that passes once. `undefined` for a snapshot of it, where its data are in another
@@ -28,7 +27,7 @@ export async function passQcow2(
   head: Uint8Array,
   context: PassContext,
 ): Promise<PassingDisk | undefined> {
-  const { hasOwnBacking, limits, name, snapshot, tempDir, untrusted } = context;
+  const { hasOwnBacking, limits, name, signal, snapshot, tempDir, untrusted } = context;
   const header = parseHeader(head, name, limits);
   refuseUnreadable(header, name, context);
   if (snapshot !== undefined || hasDataFile(header)) return undefined;
@@ -46,7 +45,6 @@ export async function passQcow2(
         format: header.backingFormat,
       })
     : undefined;
-  const window = makeWindow();
   const parking = makeParking({ limit: limits.parkedSize, folder: tempDir });
   const out: Chunk[] = [];
   let details: ImageDetails = detailsOf(header);
@@ -63,13 +61,13 @@ export async function passQcow2(
       ...encryption,
       backing,
       claims,
-      window,
       parking,
       assembly,
       pass: (chunk) => out.push(chunk),
     });
     async function* steps(by: Assembly): AsyncGenerator<Chunk, void, void> {
       for (let goesOn = true; goesOn;) {
+        signal?.throwIfAborted();
         const step = passer.step();
         goesOn = typeof step === 'boolean' ? step : await step;
         if (out.length > 0) yield* out.splice(0);
@@ -78,7 +76,7 @@ export async function passQcow2(
     }
     try {
       for (let next = await input?.next(); next?.done === false; next = await input?.next()) {
-        window.push(next.value);
+        passer.file.push(next.value);
         yield* steps(assembly);
       }
       input = undefined;
