@@ -20,7 +20,7 @@ export interface Digest {
 }
 
 /** Takes a disk from its start to its end. */
-export interface Digester {
+interface Digester {
   data(bytes: Uint8Array): void;
   zeros(length: number): void;
   end(): Digest;
@@ -29,7 +29,7 @@ export interface Digester {
 const noZeros = Buffer.alloc(BLOCK);
 
 /** `whole`: make the sha256 of all bytes too. */
-export function makeDigester(whole = false): Digester {
+function makeDigester(whole = false): Digester {
   const block = Buffer.alloc(BLOCK);
   const blocks = createHash('sha256');
   const all: Hash | undefined = whole ? createHash('sha256') : undefined;
@@ -110,7 +110,7 @@ export function digestSink(whole = false): Writable & { digest: Digest | undefin
 }
 
 /** The digest of what `source` holds; holes are not read. */
-export async function digestOf(source: Source, whole = false): Promise<Digest> {
+async function digestOf(source: Source, whole = false): Promise<Digest> {
   const digester = makeDigester(whole);
   const buffer = Buffer.alloc(Math.min(source.size, 2 ** 20));
   for await (const { kind, offset, length } of source.extents()) {

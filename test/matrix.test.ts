@@ -97,6 +97,13 @@ function coveringCombinations(seed: number): Combination[] {
   return chosen;
 }
 
+/** Of three values, that went wrong once: holes of a data file are not zeros where it is encrypted. */
+const MORE: readonly Combination[] = (['cooked', 'raw'] as const).map((dataFile) => ({
+  ...{ clusterSize: 4 * KiB, compat: '1.1', extendedL2: 'off', compression: 'none' },
+  ...{ refcountBits: 16, preallocation: 'metadata', dataFile, encryption: 'aes' },
+  ...{ snapshots: 0, backing: 'none', size: 2 * MiB, resize: 'up', zeros: 'discard' },
+}));
+
 /** Calls to the tools in a folder of their own, for an image that may need a key. */
 interface Workshop {
   readonly folder: string;
@@ -278,7 +285,7 @@ describeWith(
   ['qemu-img', 'qemu-io', 'gzip', 'xz', 'lz4', 'zstd'],
   'as qemu-img reads it, each pair of',
   () => {
-    const combinations = coveringCombinations(1);
+    const combinations = [...coveringCombinations(2), ...MORE];
 
     test('values that can be together occurs', () => {
       const pairs = new Set(combinations.flatMap(pairsOf));

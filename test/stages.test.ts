@@ -6,7 +6,7 @@ import { flatten } from '../src/chunk/flatten.ts';
 import { gather } from '../src/chunk/gather.ts';
 import { makePool } from '../src/chunk/pool.ts';
 import { readChunks } from '../src/chunk/read.ts';
-import { tally } from '../src/chunk/tally.ts';
+import { makeCounter, tally } from '../src/chunk/tally.ts';
 import { detectZeros } from '../src/chunk/zeros.ts';
 import { bufferSource } from '../src/source/buffer.ts';
 import type { Chunk, Extent, Run, Source } from '../src/types.ts';
@@ -24,6 +24,15 @@ const mixed = fc
       ),
     ),
   );
+
+/** `chunks` in another order, the same for the same `seed`. */
+function shuffled(chunks: readonly Chunk[], seed: number): Chunk[] {
+  const turns = noise(chunks.length, seed);
+  return chunks
+    .map((chunk, at) => ({ chunk, turn: turns[at] ?? 0 }))
+    .sort((a, b) => a.turn - b.turn)
+    .map(({ chunk }) => chunk);
+}
 
 /** `bytes` as data chunks cut at the given lengths, over and over. */
 function cutUp(bytes: Buffer, lengths: readonly number[]): Chunk[] {
@@ -93,6 +102,44 @@ describe('detectZeros', () => {
     );
   });
 
+  test('keeps the bytes in their places, whatever the order of the chunks', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        mixed,
+        fc.array(fc.integer({ min: 1, max: 5000 }), { minLength: 1, maxLength: 5 }),
+        fc.constantFrom(512, 1000, 4096),
+        fc.nat(),
+        async (bytes, lengths, blockSize, seed) => {
+          const chunks = shuffled(cutUp(bytes, lengths), seed);
+          const out = await through(chunks, detectZeros({ blockSize }));
+          out.sort((a, b) => a.offset - b.offset);
+          let end = 0;
+          for (const { offset, length } of out) {
+            expect(offset).toBe(end);
+            end += length;
+          }
+          expect(bytesOf(out).equals(bytes)).toBe(true);
+          // a block that comes as a whole is judged as a whole
+          const wholeZeros = chunks.flatMap(({ offset, length }) => {
+            const start = Math.ceil(offset / blockSize) * blockSize;
+            const stop = Math.floor((offset + length) / blockSize) * blockSize;
+            return expectedExtents(bytes.subarray(start, Math.max(start, stop)), blockSize)
+              .filter(({ kind }) => kind === 'zero')
+              .map((extent) => ({ start: start + extent.offset, length: extent.length }));
+          });
+          const zeros = merged(out).filter(({ kind }) => kind === 'zero');
+          for (const { start, length } of wholeZeros) {
+            const isFound = zeros.some(
+              (zero) => zero.offset <= start && start + length <= zero.offset + zero.length,
+            );
+            expect(isFound, `zeros from ${start}`).toBe(true);
+          }
+        },
+      ),
+      { numRuns: 100 },
+    );
+  });
+
   test('releases a buffer once, when its last piece is released', async () => {
     const bytes = Buffer.concat([noise(512), Buffer.alloc(512), noise(512), Buffer.alloc(512)]);
     let released = 0;
@@ -146,6 +193,47 @@ describe('tally', () => {
       ),
       { numRuns: 150 },
     );
+  });
+});
+
+describe('tally of chunks in any order', () => {
+  test('counts what it counts in that of the disk', async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        mixed,
+        fc.array(fc.integer({ min: 1, max: 5000 }), { minLength: 1, maxLength: 5 }),
+        fc.constantFrom(1, 7, 512, 1000, 4096, 65_536),
+        fc.constantFrom(undefined, 100, 512, 4096),
+        fc.nat(),
+        async (bytes, lengths, blockSize, grain, seed) => {
+          const chunks = shuffled(cutUp(bytes, lengths), seed);
+          const counter = tally({ blockSize });
+          const stages = grain === undefined ? [] : [detectZeros({ blockSize: grain })];
+          await through(chunks, ...stages, counter);
+          const data = expectedExtents(bytes, blockSize)
+            .filter(({ kind }) => kind === 'data')
+            .reduce((sum, { length }) => sum + length, 0);
+          expect(counter.totals).toEqual({ virtualSize: bytes.length, diskSize: data });
+        },
+      ),
+      { numRuns: 150 },
+    );
+  });
+
+  test('tells at any time what is known', () => {
+    const counter = makeCounter(1000);
+    const count = (offset: number, length: number, value: number): unknown => {
+      const bytes = Buffer.alloc(length, value);
+      counter.count({ kind: 'data', offset, length, bytes });
+      return counter.totals();
+    };
+    expect(count(2500, 100, 0)).toEqual({ virtualSize: 2600, diskSize: 0 });
+    expect(count(0, 500, 1)).toEqual({ virtualSize: 2600, diskSize: 500 });
+    // the rest of a block that has begun counts, whatever it is, and so does what came of it before
+    expect(count(2600, 400, 1)).toEqual({ virtualSize: 3000, diskSize: 1000 });
+    expect(count(500, 1500, 0)).toEqual({ virtualSize: 3000, diskSize: 1500 });
+    counter.count({ kind: 'zero', offset: 2000, length: 500 });
+    expect(counter.totals()).toEqual({ virtualSize: 3000, diskSize: 2000 });
   });
 });
 

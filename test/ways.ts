@@ -7,6 +7,7 @@ import {
   readFileSync,
   readdirSync,
   rmSync,
+  unlinkSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -55,26 +56,22 @@ export async function copyToFile(
   input: Input,
   { folder, options, whole }: CopyTo,
 ): Promise<Outcome> {
-  const target = mkdtempSync(join(folder, 'out-'));
-  const tempDir = mkdtempSync(join(folder, 'temp-'));
-  const path = join(target, 'disk.raw');
+  const tempDir = mkdtempSync(join(folder, 'out-'));
+  const path = join(tempDir, 'disk.raw');
   let outcome: Outcome;
   try {
     const report = await sparsecopy(input, path, { tempDir, ...options });
     const digest = await digestOfFile(path, whole);
+    unlinkSync(path);
     outcome = { kind: 'ok', diskSize: report.diskSize, ...digest };
     if (report.virtualSize !== digest.size) {
       outcome = wrong(`reports ${report.virtualSize} bytes, wrote ${digest.size}`);
     }
   } catch (error) {
     outcome = outcomeOf(error);
-    if (existsSync(path)) outcome = wrong(`left a file behind, ${tell(outcome, true)}`);
   }
-  const left = [...readdirSync(tempDir), ...readdirSync(target)].filter(
-    (name) => name !== 'disk.raw',
-  );
+  const left = readdirSync(tempDir);
   if (left.length > 0) outcome = wrong(`left ${left.join(', ')} behind, ${tell(outcome, true)}`);
-  rmSync(target, { recursive: true });
   rmSync(tempDir, { recursive: true });
   return outcome;
 }
@@ -113,9 +110,24 @@ export function pipeOf(bytes: Uint8Array, size: number | (() => number)): Readab
 /** The sizes of pieces in which oslo feeds its inspector (security.md, section 5). */
 export const PIECES = [17, 512, 65_536, 1_048_576] as const;
 
-/** The pieces of `PIECES` that take a file of `size` bytes no more than so many turns. */
-export function piecesFor(size: number, turns = 8192): number[] {
-  return PIECES.filter((piece) => size / piece <= turns);
+/** What a stream reads of a file at a time. */
+const PIPE = 65_536;
+
+/** So much of the start of a file, and so much of its end, comes in the smallest pieces: headers, tables and trailers. */
+const START = 65_536;
+const END = 16_384;
+/** Sizes of the pieces in between, at least. */
+const BETWEEN = 4096;
+
+/** `bytes` in pieces of `size` bytes; where that would be very many, the middle comes in larger ones. */
+function inPiecesOf(bytes: Uint8Array, size: number): Readable {
+  let at = 0;
+  return pipeOf(bytes, () => {
+    const isBetween = at >= START && at < bytes.length - END;
+    const length = isBetween ? Math.max(size, BETWEEN) : size;
+    at += length;
+    return length;
+  });
 }
 
 /** What to do differently where the input passes once. */
@@ -141,10 +153,13 @@ export async function everyWay(
     ...((piped.options ?? to.options) && { options: piped.options ?? to.options ?? {} }),
   };
   outcomes.set('piped', await copyToFile(createReadStream(path), once));
-  const bytes = piped.pieces.length === 0 ? Buffer.alloc(0) : readFileSync(path);
-  for (const [index, size] of piped.pieces.entries()) {
+  if (piped.pieces.length === 0) return outcomes;
+  const bytes = readFileSync(path);
+  // A small file comes from a pipe in one piece already.
+  const sizes = piped.pieces.filter((size) => size < bytes.length || bytes.length > PIPE);
+  for (const [index, size] of sizes.entries()) {
     const copy = index % 2 === 0 ? copyToStream : copyToFile;
-    outcomes.set(`in pieces of ${size}`, await copy(pipeOf(bytes, size), once));
+    outcomes.set(`in pieces of ${size}`, await copy(inPiecesOf(bytes, size), once));
   }
   return outcomes;
 }

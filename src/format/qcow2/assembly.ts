@@ -23,7 +23,7 @@ const MOST_WORK = 32;
 const MOST_WORK_SIZE = 8 * 1024 * 1024;
 
 /** Puts bytes into `target`: at once, or until its promise resolves. */
-export type Fill = (target: Buffer) => Promise<void> | undefined;
+type Fill = (target: Buffer) => Promise<void> | undefined;
 
 /** Each byte of the disk is placed at most once. Offsets are those of the disk, in bytes. */
 export interface Assembly {
@@ -74,7 +74,9 @@ export function makeAssembly(
   const open = new Map<number, Slab>();
   const closed: Slab[] = [];
   let waiting: (() => void)[] = [];
-  const working = new Set<Promise<void>>();
+  /** Pieces of work under way, and who waits for one of them to end. */
+  let working = 0;
+  let onEnd: (() => void) | undefined;
   let last: Slab | undefined;
   let newest = 0;
   let failure: { error: unknown } | undefined;
@@ -125,8 +127,16 @@ export function makeAssembly(
     const filling = fill(slab.buffer.subarray(from, from + room));
     if (filling === undefined) return;
     slab.work++;
-    const watched = watch(slab, filling).finally(() => working.delete(watched));
-    working.add(watched);
+    working++;
+    const ended = (): void => {
+      slab.work--;
+      working--;
+      onEnd?.();
+    };
+    filling.then(ended, (error: unknown) => {
+      failure ??= { error };
+      ended();
+    });
   }
 
   function startWaiting(): void {
@@ -135,19 +145,15 @@ export function makeAssembly(
     for (const startOne of all) startOne();
   }
 
-  /** Resolves when there may be more. */
-  function wait(): Promise<void> | undefined {
-    if (waiting.length * 2 >= mostWork) startWaiting();
-    return waiting.length + working.size < mostWork ? undefined : Promise.race(working);
+  /** Resolves when a piece of work that is under way has ended. One at a time may wait. */
+  function oneEnded(): Promise<void> {
+    return new Promise((resolve) => (onEnd = resolve));
   }
 
-  async function watch(slab: Slab, work: Promise<void>): Promise<void> {
-    try {
-      await work;
-    } catch (error) {
-      failure ??= { error };
-    }
-    slab.work--;
+  /** Resolves when there may be more work. */
+  function wait(): Promise<void> | undefined {
+    if (waiting.length * 2 >= mostWork) startWaiting();
+    return waiting.length + working < mostWork ? undefined : oneEnded();
   }
 
   function chunksOf({ start: base, buffer, ranges }: Slab): Chunk[] {
@@ -188,13 +194,13 @@ export function makeAssembly(
     async take(): Promise<Chunk[]> {
       const slab = closed.shift();
       if (slab !== undefined && slab.work > 0) startWaiting();
-      while (slab !== undefined && slab.work > 0) await Promise.race(working);
+      while (slab !== undefined && slab.work > 0) await oneEnded();
       check();
       return slab === undefined ? [] : chunksOf(slab);
     },
     async settle(): Promise<void> {
       waiting = [];
-      await Promise.all(working);
+      while (working > 0) await oneEnded();
     },
   };
 }

@@ -1,25 +1,24 @@
 /** What is done next with an image that passes once: which table, run or range of the backing file is at its turn. */
 
 import { alignUp } from '../../bytes.ts';
-import { SparsecopyError } from '../../errors.ts';
 import type { Limits } from '../../limits.ts';
 import type { Parking } from '../../parking.ts';
 import type { Extent, Source } from '../../types.ts';
 import type { Claims } from './claims.ts';
 import type { Decryptor } from './crypt.ts';
 import { ENTRY_SIZE } from './entry.ts';
-import { misplaced, type Layout } from './layout.ts';
+import type { Layout } from './layout.ts';
+import { refuseBeyond, refuseShort } from './passing-end.ts';
 import { makePassingFile, type PassingFile } from './passing-file.ts';
 import { makeTakeFirstRun, takenBefore, type RunParts } from './passing-runs.ts';
 import {
-  beyond,
   parsePassingTables,
   partOf,
   type PassingTables,
   type TablePlace,
 } from './passing-tables.ts';
 import { makePending } from './pending.ts';
-import { runsOf, type CompressedRun, type PlainRun, type Run } from './runs.ts';
+import { runsOf, type Run } from './runs.ts';
 
 /** What a pass over an image is made of. */
 export interface PasserParts extends Pick<RunParts, 'assembly' | 'decode' | 'pass'> {
@@ -170,7 +169,7 @@ export function makePasser(parts: PasserParts): Passer {
     else {
       allocatedSize += length;
       // The table may have been in hand when the file ended.
-      if (file.isEnded && isBeyond(run)) throw misplacedRun(run);
+      if (file.isEnded && tables !== undefined) refuseBeyond(layout, tables, run);
       pending.push(run);
     }
     return true;
@@ -213,57 +212,6 @@ export function makePasser(parts: PasserParts): Passer {
     return taking.then((isTaken) => isTaken || wait(pending.hostOffset));
   }
 
-  function isBeyond(run: PlainRun | CompressedRun): boolean {
-    const least = run.kind === 'plain' ? run.length : 1;
-    return run.hostOffset + least > layout.fileSize;
-  }
-
-  /** The error for a run that is not in the file, as for its entry in the table. */
-  function misplacedRun(run: PlainRun | CompressedRun): SparsecopyError {
-    const { offset, hostOffset } = run;
-    const table = tables?.find(Math.floor(offset / layout.l2Coverage));
-    const first = Math.floor((offset - (table?.guestOffset ?? 0)) / clusterSize);
-    const whole = Math.floor(run.length / clusterSize);
-    const entries = whole > 1 ? `entries ${first} to ${first + whole - 1}` : `entry ${first}`;
-    const what = `${entries} of the L2 table at ${table?.hostOffset ?? 0}`;
-    const length = run.kind === 'plain' ? run.length : run.hostLength;
-    return misplaced(layout, what, hostOffset, length);
-  }
-
-  /** Throws what `open` of the seeking reader would throw first. */
-  function end(): void {
-    file.end();
-    const fileSize = file.received;
-    layout = { ...layout, fileSize, dataSize: fileSize };
-    const { refcountTableOffset } = parts;
-    const ends = (what: string, offset: number, expected?: number): SparsecopyError =>
-      new SparsecopyError('TRUNCATED', `${what}, file ends at ${fileSize}`, {
-        source: name,
-        offset,
-        found: fileSize,
-        ...(expected === undefined ? {} : { expected }),
-      });
-    if (crypto !== undefined) {
-      throw misplaced(layout, 'encryption header', crypto.offset, crypto.length);
-    }
-    if (refcountTableOffset >= fileSize) {
-      throw ends(`refcount table is at ${refcountTableOffset}`, refcountTableOffset);
-    }
-    if (tables === undefined) {
-      const what = `L1 table at ${l1Offset} needs ${l1Length} bytes`;
-      throw ends(what, l1Offset, l1Offset + l1Length);
-    }
-    const table = tables.firstBeyond(fileSize);
-    let first: PlainRun | CompressedRun | undefined;
-    for (const run of pending.all()) {
-      if (isBeyond(run) && run.offset < (first?.offset ?? Infinity)) first = run;
-    }
-    if (first !== undefined && first.offset < (table?.guestOffset ?? Infinity)) {
-      throw misplacedRun(first);
-    }
-    if (table !== undefined) throw beyond(layout, table);
-  }
-
   return {
     file,
     step(): boolean | Promise<boolean> {
@@ -279,7 +227,13 @@ export function makePasser(parts: PasserParts): Passer {
       const settling = file.settleGap(Infinity);
       return settling === undefined ? wait(Infinity) : settling.then(() => wait(Infinity));
     },
-    end,
+    end(): void {
+      file.end();
+      const fileSize = file.received;
+      layout = { ...layout, fileSize, dataSize: fileSize };
+      const { refcountTableOffset } = parts;
+      refuseShort({ layout, refcountTableOffset, crypto, tables, runs: pending.all() });
+    },
     get allocatedSize(): number {
       return allocatedSize;
     },
