@@ -411,12 +411,15 @@ describe('cost', () => {
       const fd = openSync(path, 'w');
       writeSync(fd, noise(MiB), 0, MiB, 5 * MiB);
       closeSync(fd);
-      truncateSync(path, 2 ** 40);
+      truncateSync(path, 64 * MiB);
     }
+    // Where holes are not known, they are read: that would take minutes.
+    const holesAreKnown = await knowsHoles(a);
+    if (holesAreKnown) for (const path of [a, b]) truncateSync(path, 2 ** 40);
     const found = await compare(a, b);
     expect(found.identical).toBe(true);
-    if (await knowsHoles(a)) expect(found.a.bytesRead).toBeLessThanOrEqual(2 * MiB);
-  }, 10_000);
+    if (holesAreKnown) expect(found.a.bytesRead).toBeLessThanOrEqual(2 * MiB);
+  });
 
   test('the first difference ends it', async () => {
     const a = large();
