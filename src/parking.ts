@@ -70,6 +70,9 @@ export function makeParking(options: ParkingOptions): Parking {
   let made = 0;
   /** Bytes kept: where the next one goes, in all pages. */
   let filled = 0;
+  /** The page in hand, and where it goes there. */
+  let page: Buffer | undefined;
+  let pageFilled = 0;
   /** Number of the first page that has not been given to the file. */
   let firstUnwritten = 0;
   let file: TemporaryFile | undefined;
@@ -125,6 +128,12 @@ export function makeParking(options: ParkingOptions): Parking {
     return Buffer.allocUnsafeSlow(pageSize);
   }
 
+  function takeInHand(buffer: Buffer): void {
+    pages.set(filled / pageSize, buffer);
+    page = buffer;
+    pageFilled = 0;
+  }
+
   async function emptyPage(): Promise<Buffer> {
     file ??= await openTemporary(folder);
     const { writer } = file;
@@ -132,52 +141,55 @@ export function makeParking(options: ParkingOptions): Parking {
       const buffer = free.pop();
       if (buffer !== undefined) return buffer;
       const number = firstUnwritten;
-      const page = pages.get(number);
-      if (page === undefined) await writer.drain();
+      const oldest = pages.get(number);
+      if (oldest === undefined) await writer.drain();
       else {
         firstUnwritten++;
         spooled += pageSize;
-        await writer.write(page, number * pageSize, () => {
-          if (pages.get(number) !== page) return;
+        await writer.write(oldest, number * pageSize, () => {
+          if (pages.get(number) !== oldest) return;
           pages.delete(number);
-          free.push(page);
+          free.push(oldest);
         });
       }
     }
   }
 
-  /** Copies bytes into the pages, as far as there is one. */
+  /** Copies bytes into the page in hand, as far as it has room. */
   function append(bytes: Buffer, from: number, to: number, offset: number): number {
-    const page = pages.get(Math.floor(filled / pageSize));
-    if (page === undefined) return 0;
-    const at = filled % pageSize;
-    const length = Math.min(to - from, pageSize - at);
-    bytes.copy(page, at, from, from + length);
+    if (page === undefined || pageFilled === pageSize) return 0;
+    const length = Math.min(to - from, pageSize - pageFilled);
+    bytes.copy(page, pageFilled, from, from + length);
     note(offset + from, length, filled);
     filled += length;
-    peak = Math.max(peak, filled);
+    pageFilled += length;
+    if (filled > peak) peak = filled;
     return length;
   }
 
   function keep(piece: Uint8Array, offset: number): Promise<void> | undefined {
     const bytes = asBuffer(piece);
-    for (let at = 0; at < bytes.length;) {
+    // The small change between compressed clusters, which is most of what comes.
+    const done = bytes.length < LEAST_ZEROS ? append(bytes, 0, bytes.length, offset) : 0;
+    return done === bytes.length ? undefined : keepLong(bytes, done, offset);
+  }
+
+  function keepLong(bytes: Buffer, from: number, offset: number): Promise<void> | undefined {
+    for (let at = from; at < bytes.length;) {
       const zeros = isCrowded() ? undefined : nextZeros(bytes, at, offset);
       const dataEnd = zeros?.start ?? bytes.length;
       while (at < dataEnd) {
         const length = append(bytes, at, dataEnd, offset);
         at += length;
         if (length > 0) continue;
-        const page = takePage();
-        const number = Math.floor(filled / pageSize);
-        if (!(page instanceof Promise)) pages.set(number, page);
-        else {
-          const rest = bytes.subarray(at);
-          return page.then((buffer) => {
-            pages.set(number, buffer);
-            return keep(rest, offset + at);
+        const next = takePage();
+        if (next instanceof Promise) {
+          return next.then((buffer) => {
+            takeInHand(buffer);
+            return keepLong(bytes, at, offset);
           });
         }
+        takeInHand(next);
       }
       if (zeros !== undefined && zeros.end > at) {
         note(offset + at, zeros.end - at, -1);
@@ -211,8 +223,8 @@ export function makeParking(options: ParkingOptions): Parking {
     for (let done = 0; done < into.length;) {
       const at = (position + done) % pageSize;
       const length = Math.min(into.length - done, pageSize - at);
-      const page = pages.get(Math.floor((position + done) / pageSize));
-      if (page !== undefined) page.copy(into, done, at, at + length);
+      const there = pages.get(Math.floor((position + done) / pageSize));
+      if (there !== undefined) there.copy(into, done, at, at + length);
       else stored.push({ target: into.subarray(done, done + length), position: position + done });
       done += length;
     }
@@ -248,8 +260,10 @@ export function makeParking(options: ParkingOptions): Parking {
     },
     read: readAt,
     clear(): void {
+      if (count === 0) return;
       pages.clear();
       free.length = 0;
+      page = undefined;
       offsets = ends = positions = new Float64Array(0);
       count = 0;
     },

@@ -217,11 +217,11 @@ export function makeBase(name: string, kind: Kind, bytes: Buffer): Base {
   };
 }
 
-/** Where each structure of `base` starts or ends, one byte before, and one after. */
-export function cuts({ bytes, boundaries }: Base): number[] {
+/** Where each structure of `base` starts or ends, one byte before, and one after; and each `step` bytes. */
+export function cuts({ bytes, boundaries }: Base, step = 512): number[] {
   const places = new Set<number>();
   for (const at of boundaries) for (const place of [at - 1, at, at + 1]) places.add(place);
-  if (bytes.length < 2 ** 20) for (let at = 0; at < bytes.length; at += 512) places.add(at);
+  for (let at = 0; at < bytes.length; at += step) places.add(at);
   return [...places].filter((at) => at >= 0 && at < bytes.length).sort((a, b) => a - b);
 }
 

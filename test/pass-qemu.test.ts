@@ -3,7 +3,7 @@
 import { closeSync, openSync, readFileSync, readdirSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { u64 } from '../fixtures/image.ts';
+import { poke64, u64 } from '../fixtures/image.ts';
 import { sparsecopy } from '../src/index.ts';
 import { bufferSource } from '../src/source/buffer.ts';
 import type { Chunk, Reference, Run, Source } from '../src/types.ts';
@@ -33,6 +33,16 @@ function rawFile(folder: string, size = 3 * MiB + 12_345): string {
   content.fill('x', content.length - 3000);
   writeFileSync(path, content.subarray(0, size));
   return path;
+}
+
+/** `image`, which is encrypted, with its encryption header behind everything else. */
+function cryptoHeaderLast(image: Buffer): Buffer {
+  const at = image.indexOf(Buffer.from('0537be7700000010', 'hex')) + 8;
+  const [offset, length] = [u64(image, at), u64(image, at + 8)];
+  const end = Math.ceil(image.length / (64 * KiB)) * 64 * KiB;
+  const moved = poke64(poke64(image, end + length, 0n), at, BigInt(end));
+  image.copy(moved, end, offset, offset + length);
+  return moved.fill(0xee, offset, offset + length);
 }
 
 function qemuImg(...args: string[]): void {
@@ -185,6 +195,11 @@ describeWith(['qemu-img', 'qemu-io'], 'images that qemu makes', () => {
       await expectSamePassing(image, seeking, [4097, 64 * KiB], context);
       const limits = { ...TIGHT, parkedSize: u64(image, 40) };
       await expectSamePassing(image, seeking, [1000], { ...context, limits });
+      if (method === 'luks') {
+        const last = cryptoHeaderLast(image);
+        expect((await seekAll(last, context)).content.equals(seeking.content)).toBe(true);
+        await expectSamePassing(last, seeking, [64 * KiB], context);
+      }
       const wrong = { passphrase: Buffer.from('wrong') };
       for (const secret of method === 'luks' ? [wrong, {}] : [{}]) {
         const wanted = await rejection(seekAll(image, secret));

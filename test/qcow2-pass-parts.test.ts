@@ -277,7 +277,7 @@ describe('assembly', () => {
     }
     await assembly.settle();
     expect(working).toBe(0);
-    expect(most).toBe(32);
+    expect(most).toBe(64);
     expect(pool.made).toBeLessThanOrEqual(13);
   });
 

@@ -70,8 +70,8 @@ export async function passQcow2(
         signal?.throwIfAborted();
         const step = passer.step();
         goesOn = typeof step === 'boolean' ? step : await step;
-        if (out.length > 0) yield* out.splice(0);
-        while (by.isReady) yield* await by.take();
+        for (let chunk = out.shift(); chunk !== undefined; chunk = out.shift()) yield chunk;
+        while (by.isReady) for (const chunk of await by.take()) yield chunk;
       }
     }
     try {

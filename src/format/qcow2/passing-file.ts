@@ -71,8 +71,8 @@ export function makePassingFile(
         bytes === undefined
           ? parking.keepZeros(end - at, at)
           : parking.keep(bytes.subarray(at - offset, end - offset), at);
+      if (parked !== undefined) return parked.then(() => park(end, to));
       at = end;
-      if (parked !== undefined) return parked.then(() => park(at, to));
     }
     return undefined;
   }
