@@ -59,7 +59,7 @@ export const defaultLimits: Limits = {
   keyIterations: 50_000_000,
   /** What one pass over an image keeps in memory until its place is known; what is more goes to a temporary file. */
   parkedSize: 64 * MiB,
-  /** Runs of clusters known and not yet come, in one pass over an image: 24 bytes each. Tables beyond wait, parked. */
+  /** Runs of clusters known and not yet come, in one pass over an image: 32 bytes each. Tables beyond wait, parked. */
   pendingRuns: 1024 * KiB,
   /** gzip of xz of lz4 ... is peeled as often as it is there; a gzip that contains itself must still end. */
   codecLayers: 8,
