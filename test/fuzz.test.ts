@@ -1,6 +1,5 @@
 import { fork } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
@@ -12,7 +11,15 @@ import { bufferSource } from '../src/source/buffer.ts';
 import { cuts, makeBase, mutate, VECTOR, writeField, type Field } from './mutations.ts';
 import { fixture } from './qcow2-helpers.ts';
 import { describeWith } from './tools.ts';
-import { copyToStream, disagreements, comparable, pipeOf, tell, type Outcome } from './ways.ts';
+import {
+  comparable,
+  copyToStream,
+  disagreements,
+  fastTempDir,
+  pipeOf,
+  tell,
+  type Outcome,
+} from './ways.ts';
 
 /** So many mutants: half a minute's worth. */
 const DEFAULT_CASES = 700;
@@ -34,7 +41,7 @@ const CHILDREN = 2;
 /** So many failures are enough to go on with. */
 const ENOUGH = 20;
 
-const folder = mkdtempSync(join(tmpdir(), 'sparsecopy-bases-'));
+const folder = mkdtempSync(join(fastTempDir(), 'sparsecopy-bases-'));
 const root = join(import.meta.dirname, '..');
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
@@ -286,6 +293,7 @@ describeWith(['qemu-img', 'qemu-io', 'gzip', 'xz', 'lz4', 'zstd'], 'mutants', ()
       const verdicts = all.flat();
       expect(report(verdicts, bases)).toEqual([]);
       expect(verdicts).toHaveLength(CASES);
+      if (CASES < DEFAULT_CASES) return;
       // It would be easy to agree if nothing were ever read, or nothing ever refused.
       for (const kind of ['qcow2', 'gzip', 'xz', 'lz4', 'zstd']) {
         const ofKind = verdicts.filter(({ format }) => format === kind);
