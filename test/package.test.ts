@@ -25,7 +25,10 @@ function manifest(): Manifest {
 test('the public names', () => {
   expect(Object.keys(api).sort()).toEqual([
     'SparsecopyError',
+    'check',
     'chunksOf',
+    'compare',
+    'compareFailureOf',
     'decompress',
     'detectZeros',
     'flatten',
