@@ -7,6 +7,7 @@ import { isZero } from '../src/bytes.ts';
 import { makeCounter } from '../src/chunk/tally.ts';
 import { makeZeroSplitter } from '../src/chunk/zeros.ts';
 import { codecs } from '../src/codec/index.ts';
+import { makeBlockDecoder } from '../src/codec/lz4-block.ts';
 import { makeXxh32 } from '../src/codec/xxh32.ts';
 import { makeZstdClusterDecoder } from '../src/codec/zstd.ts';
 import { decodeL2Entry } from '../src/format/qcow2/entry.ts';
@@ -63,11 +64,25 @@ add('a zstd cluster', CLUSTER, () => {
   zstdCluster(packed, output);
 });
 
+const hash = makeXxh32();
 add('XXH32', MiB, () => {
-  const hash = makeXxh32();
   hash.update(program);
-  return hash.digest();
 });
+add('XXH32 of zeros', MiB, () => {
+  hash.updateZeros(MiB);
+});
+const lz4Blocks = makeBlockDecoder();
+lz4Blocks.begin({ maximum: MiB, stored: MiB, linked: false, checksum: false });
+for (const [name, bytes] of Object.entries({ program, zeros })) {
+  // Behind the magic number and the header: the size of the only block, and the block.
+  const frame = run('lz4', ['-c', '-B6', '--no-frame-crc'], bytes);
+  const block = frame.subarray(11, 11 + frame.readUInt32LE(7));
+  add(`an lz4 block of 1 MiB, ${name}, again and again`, MiB, () => {
+    lz4Blocks.input(block.length).set(block);
+    if (lz4Blocks.decode() !== undefined) throw new Error('not decoded');
+    return lz4Blocks.runs();
+  });
+}
 
 const streams = {
   gzip: run('gzip', ['-c'], program),

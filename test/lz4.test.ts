@@ -1,13 +1,8 @@
 /** The lz4 codec against the lz4 command, and frame by frame against the rules of the specification. */
 
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
-import {
-  decodeLz4Block,
-  makeLinkedBlocks,
-  measureLz4Block,
-  runLength,
-} from '../src/codec/lz4-block.ts';
-import { loadNativeLz4, lz4 } from '../src/codec/lz4.ts';
+import { describe, expect, test } from 'vitest';
+import { runLength } from '../src/codec/lz4-block.ts';
+import { lz4 } from '../src/codec/lz4.ts';
 import { makeXxh32 } from '../src/codec/xxh32.ts';
 import { SparsecopyError } from '../src/errors.ts';
 import { defaultLimits } from '../src/limits.ts';
@@ -18,9 +13,6 @@ import { describeWith, run } from './tools.ts';
 
 const KiB = 1024;
 const MiB = 1024 * KiB;
-
-const NATIVE_MISSING =
-  'needs the optional package lz4, which npm compiles: apt install build-essential python3';
 
 async function runsOf(bytes: ByteStream, limits: Limits = defaultLimits): Promise<Run[]> {
   const runs: Run[] = [];
@@ -91,39 +83,6 @@ const mixed = Buffer.concat([
   noise(1, 4),
 ]);
 
-describe('XXH32', () => {
-  test('of known inputs', () => {
-    // From the xxHash specification's reference implementation, seed 0.
-    expect(xxh32(Buffer.from(''))).toBe(0x02cc5d05);
-    expect(xxh32(Buffer.from('a'))).toBe(0x550d7456);
-    expect(xxh32(Buffer.from('abc'))).toBe(0x32d153ff);
-    expect(xxh32(Buffer.from('Nobody inspects the spammish repetition'))).toBe(0xe2293b2f);
-  });
-
-  test('in parts, and over zeros that nobody made', () => {
-    for (let length = 0; length < 70; length++) {
-      for (let zeros = 0; zeros < 70; zeros += 3) {
-        const before = noise(length, 5);
-        const after = noise(70 - length, 6);
-        const parts = makeXxh32();
-        parts.update(before.subarray(0, length >> 1));
-        parts.update(before.subarray(length >> 1));
-        parts.updateZeros(zeros);
-        parts.update(after);
-        expect(parts.digest()).toBe(xxh32(Buffer.concat([before, Buffer.alloc(zeros), after])));
-      }
-    }
-  });
-
-  test('digest does not end it', () => {
-    const hash = makeXxh32();
-    hash.update(hello.subarray(0, 20));
-    hash.digest();
-    hash.update(hello.subarray(20));
-    expect(hash.digest()).toBe(xxh32(hello));
-  });
-});
-
 test('the magic numbers are found, behind skippable frames too', () => {
   const skippable = Buffer.concat([uint32(0x184d2a53), uint32(5), noise(5)]);
   expect(lz4.matches(frame(helloBlock))).toBe(true);
@@ -137,21 +96,7 @@ test('the magic numbers are found, behind skippable frames too', () => {
   expect(lz4.matches(Buffer.alloc(0))).toBe(false);
 });
 
-describe.each([
-  ['the native block decoder', undefined],
-  ['our block decoder', '0'],
-])('with %s', (_title, setting) => {
-  let before: string | undefined;
-  beforeEach(() => {
-    before = process.env['SPARSECOPY_NATIVE'];
-    if (setting === undefined) delete process.env['SPARSECOPY_NATIVE'];
-    else process.env['SPARSECOPY_NATIVE'] = setting;
-  });
-  afterEach(() => {
-    if (before === undefined) delete process.env['SPARSECOPY_NATIVE'];
-    else process.env['SPARSECOPY_NATIVE'] = before;
-  });
-
+describe('streams', () => {
   describeWith(['lz4'], 'what the lz4 command writes', () => {
     const options = [
       '-1',
@@ -207,6 +152,56 @@ describe.each([
       );
       expect((packed[4] ?? 0) & 0x08).toBe(0x08);
       expect((await decodeBytes(packed)).equals(mixed)).toBe(true);
+    });
+
+    test('lz4 -B7 with data between zeros: the zeros in a block come out as zero runs', async () => {
+      const sample = Buffer.concat([
+        noise(100_000, 2),
+        Buffer.alloc(MiB),
+        noise(3 * MiB, 3),
+        Buffer.alloc(300_000),
+      ]);
+      for (const option of ['-B7', '-B7 -BD', '-l']) {
+        const packed = run('lz4', ['-qc', ...option.split(' ')], sample);
+        const runs = await runsOf(inPieces(packed, 100_000));
+        const zeros = runs.reduce((sum, part) => sum + (part.kind === 'zero' ? part.length : 0), 0);
+        expect(zeros, option).toBeGreaterThan(MiB - 2 * 65_536);
+        expect((await decodeBytes(packed)).equals(sample), option).toBe(true);
+      }
+    });
+
+    test('streams of all kinds one after another, one decoder for all', async () => {
+      const skippable = Buffer.concat([uint32(0x184d2a5a), uint32(70_000), noise(70_000)]);
+      const parts: Buffer[] = [];
+      for (const option of [
+        '-B7',
+        '-B4 -BD',
+        '-B5 -BX',
+        '-B4 -BD -BX --no-frame-crc',
+        '-l',
+        '-9',
+      ]) {
+        parts.push(run('lz4', ['-qc', ...option.split(' ')], mixed), skippable);
+      }
+      const all = Buffer.concat(parts);
+      const expected = Buffer.concat(Array.from({ length: parts.length / 2 }, () => mixed));
+      for (const size of [1013, 65_536, all.length]) {
+        expect((await decodeBytes(all, size)).equals(expected), `pieces of ${size}`).toBe(true);
+      }
+    });
+
+    test('linked blocks of zeros among data', async () => {
+      // Stretches of every kind, some of which begin and end inside blocks.
+      const stretches = Array.from({ length: 60 }, (_, at) =>
+        at % 2 === 0
+          ? Buffer.alloc(1 + ((at * 37_633) % 400_000))
+          : noise(1 + ((at * 9973) % 90_000), at),
+      );
+      const sample = Buffer.concat(stretches);
+      for (const option of ['-B4 -BD', '-B4 -BD -9', '-B5 -BD -BX', '-B6 -BD', '-B4']) {
+        const packed = run('lz4', ['-qc', ...option.split(' ')], sample);
+        expect((await decodeBytes(packed, 50_021)).equals(sample), option).toBe(true);
+      }
     });
 
     test('cut at every byte of a small stream', async () => {
@@ -280,12 +275,6 @@ describe.each([
         expect(runs.map(runLength)).toEqual(Array(12).fill(65_536));
       }
     });
-  });
-
-  test('it is the one that is used', async (context) => {
-    const native = await loadNativeLz4();
-    if (setting === '0') expect(native).toBeUndefined();
-    else if (native === undefined) context.skip(NATIVE_MISSING);
   });
 
   test('a frame made by hand', async () => {
@@ -516,96 +505,6 @@ describe('what holds nothing', () => {
     ];
     const bytes = Buffer.concat([...some, times(30, frame())]);
     expect((await decode(inPieces(bytes, 1000), limits)).equals(hello)).toBe(true);
-  });
-});
-
-describe('blocks', () => {
-  test('measured and decoded alike by both decoders, whatever was done to them', async (context) => {
-    const native = await loadNativeLz4();
-    if (native === undefined) {
-      context.skip(NATIVE_MISSING);
-      return;
-    }
-    const original = Buffer.concat([hello, hello, noise(40), Buffer.alloc(400), hello]);
-    const packed = run('lz4', ['-qc', '-9', '--no-frame-crc'], original);
-    const intact = packed.subarray(11, 11 + packed.readUInt32LE(7));
-    const random = noise(60_000, 9);
-    let at = 0;
-    const next = (below: number): number => (random.readUInt16LE((at += 2) % 59_998) ^ at) % below;
-    let passed = 0;
-    for (let round = 0; round < 6000; round++) {
-      const damaged = Buffer.from(
-        intact.subarray(0, intact.length - (round % 3 === 0 ? next(20) : 0)),
-      );
-      for (let change = 0; change < 1 + (round % 4); change++)
-        damaged[next(damaged.length)] = next(256);
-      const length = measureLz4Block(damaged, 0, 4096);
-      if (typeof length !== 'number') {
-        expect(length.at).toBeLessThanOrEqual(damaged.length + 65_536);
-        continue;
-      }
-      passed++;
-      const [ours, theirs] = [Buffer.alloc(length + 64), Buffer.alloc(length + 64)];
-      expect(decodeLz4Block(damaged, ours)).toBe(length);
-      expect(native(damaged, theirs)).toBe(length);
-      expect(ours.subarray(0, length).equals(theirs.subarray(0, length))).toBe(true);
-    }
-    // Both outcomes must have been tried often.
-    expect(passed).toBeGreaterThan(500);
-    expect(passed).toBeLessThan(5500);
-  });
-
-  test('every offset and length of a match', () => {
-    for (let offset = 1; offset <= 70; offset++) {
-      for (const length of [4, 5, 8, 9, 17, 18, 19, 20, 33, 51, 52, 53, 130, 300]) {
-        const literals = noise(offset, offset);
-        const extra = (value: number): number[] =>
-          value < 15
-            ? []
-            : [...Array<number>(Math.floor((value - 15) / 255)).fill(255), (value - 15) % 255];
-        const bytes = Buffer.from([
-          (Math.min(15, offset) << 4) | Math.min(15, length - 4),
-          ...extra(offset),
-          ...literals,
-          offset,
-          0,
-          ...extra(length - 4),
-          0x50,
-          1,
-          2,
-          3,
-          4,
-          5,
-        ]);
-        const expected = [...literals];
-        for (let at = 0; at < length; at++) expected.push(expected[at] ?? 0);
-        expected.push(1, 2, 3, 4, 5);
-        const output = Buffer.alloc(expected.length + 64);
-        expect(measureLz4Block(bytes, 0, 65_536)).toBe(expected.length);
-        expect(decodeLz4Block(bytes, output)).toBe(expected.length);
-        expect(output.subarray(0, expected.length).equals(Buffer.from(expected))).toBe(true);
-      }
-    }
-  });
-
-  test('64 KiB of history are kept over many linked blocks', () => {
-    const blocks = makeLinkedBlocks(65_536);
-    const content: Buffer[] = [];
-    for (let round = 0; round < 40; round++) {
-      const stored = noise(5000 + 317 * round, round + 1);
-      blocks.store(stored);
-      content.push(stored);
-      const all = Buffer.concat(content);
-      const offset = Math.min(65_535, all.length);
-      const from = all.length - offset;
-      // A match of 4 bytes at the largest offset, without a literal before it; 5 literals.
-      const packed = Buffer.from([0x00, offset & 255, offset >> 8, 0x50, 1, 2, 3, 4, 5]);
-      const decoded = blocks.decode(packed);
-      if ('fault' in decoded || decoded.kind === 'zero') throw new Error('not data');
-      const expected = Buffer.concat([all.subarray(from, from + 4), Buffer.from([1, 2, 3, 4, 5])]);
-      expect(expected.equals(decoded.bytes)).toBe(true);
-      content.push(expected);
-    }
   });
 });
 

@@ -50,7 +50,7 @@ test('versions are pinned, native parts are optional', () => {
   })) {
     expect(version).toMatch(/^\d+\.\d+\.\d+$/);
   }
-  expect(Object.keys(optionalDependencies).sort()).toEqual(['fs-ext', 'lz4']);
+  expect(Object.keys(optionalDependencies).sort()).toEqual(['fs-ext']);
   expect([type, engines.node]).toEqual(['module', '>=20.20']);
 });
 

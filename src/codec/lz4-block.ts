@@ -1,7 +1,8 @@
 /** The inside of LZ4 blocks: sequences of literals and matches, which may reach into the blocks before. */
 
-import { isZero, viewOf } from '../bytes.ts';
+import { alignUp } from '../bytes.ts';
 import type { Run } from '../types.ts';
+import { ensureSize, makeLz4Module, PAGE, STATE_SIZE, type Lz4Module } from './lz4-module.ts';
 
 /** What is wrong with a block: a reason for a message, and where in the block, in bytes. */
 export interface Lz4BlockFault {
@@ -9,269 +10,202 @@ export interface Lz4BlockFault {
   readonly at: number;
 }
 
-/** The smallest match; its length is stored less this (LZ4 Block Format, "Compressed block format"). */
-const MIN_MATCH = 4;
+/** What all blocks of a frame have in common. */
+export interface Lz4BlockRules {
+  /** What a block holds at most, in bytes. */
+  readonly maximum: number;
+  /** What its compressed form has at most, in bytes. */
+  readonly stored: number;
+  /** Whether matches may reach into the blocks before. */
+  readonly linked: boolean;
+  /** Whether `contentChecksum` is wanted. */
+  readonly checksum: boolean;
+}
 
-/** A block that holds a match ends with this many literals at least ("End of block conditions"). */
-const LAST_LITERALS = 5;
+/**
+ * Decodes the blocks of frames, in order. Nothing in it waits, and nothing is shared with another one. A block goes
+ * through `input`, then `decode` or `store`, then `runs`.
+ */
+export interface Lz4BlockDecoder {
+  /** Begins a frame: no history, no checksum. Views that `input` gave are of no use after that. */
+  begin(rules: Lz4BlockRules): void;
+  /** Where the `length` bytes of the next block must be put; `length` is at most `stored`. */
+  input(length: number): Uint8Array;
+  /** XXH32 of the block as it was put there. */
+  inputChecksum(): number;
+  /** Decodes a compressed block; what is wrong with it, if something is. Never writes outside its memory. */
+  decode(): Lz4BlockFault | undefined;
+  /** Takes a block that is not compressed, of at most `maximum` bytes. */
+  store(): void;
+  /** Bytes that the last block holds. */
+  readonly length: number;
+  /** The content of the last block. Its bytes belong to the caller. Adds it to the checksum, so it is called once a block. */
+  runs(): Run[];
+  /** XXH32 of the content that `runs` gave since `begin`. */
+  contentChecksum(): number;
+}
 
 /** How far a match can reach back: its offset has 16 bits. */
-const HISTORY = 65536;
+const HISTORY = 65_536;
 
-/**
- * Room that the decoders get behind the decoded bytes: `decodeLz4Block` copies in fixed amounts that overshoot by less
- * than 32 bytes, and liblz4 leaves its fast loop 64 bytes before the end of the room.
- */
+/** What the module may read and write behind what it is given. */
 const SLACK = 64;
 
-/**
- * The decoded length of `block` in bytes, or what is wrong with it. Nothing is decoded and no memory is taken. A block
- * that passes is safe for any decoder: each length stays inside the block and `maximum`, and each match begins in the
- * bytes decoded before it or the `history` bytes before those. Offset 0 is a fault as well; liblz4 lets it pass and
- * gives out whatever the memory held before.
- */
-export function measureLz4Block(
-  block: Uint8Array,
-  history: number,
-  maximum: number,
-): number | Lz4BlockFault {
-  const view = viewOf(block);
-  const end = block.length;
-  // An offset is followed by at least a token and the last literals.
-  const lastOffset = end - 2 - 1 - LAST_LITERALS;
-  // Up to here a token and 14 literals leave room for an offset.
-  const lastFast = lastOffset - 15;
-  // A bundler makes variables of module constants; inside the loop they would cost.
-  const minMatch = MIN_MATCH;
-  let at = 0;
+/** Room for the output of linked blocks, at least: the history is moved less often. */
+const LINKED_ROOM = 1024 * 1024;
+
+/** Zeros are looked for in parts of a block of this size, so that a large block with some data does not count as data as a whole. */
+const PART = 65_536;
+
+/** The longest run of data: so long that the rest of the work goes by chunks of this. */
+const LONGEST_RUN = 1024 * 1024;
+
+/** A new decoder. Its memory grows with the rules: 0.3 MiB for blocks of 64 KiB (linked: 1.3), 16 MiB for those of 8 MiB. */
+export function makeBlockDecoder(): Lz4BlockDecoder {
+  const module = makeLz4Module(PAGE);
+  const contentState = module.states.value;
+  const inputState = contentState + STATE_SIZE;
+  let rules: Lz4BlockRules = { maximum: 0, stored: 0, linked: false, checksum: false };
+  let memory = Buffer.alloc(0);
+  /** Where the output area begins. The history of linked blocks is a part of it. */
+  let area = PAGE;
+  /** Length of the block in the input area, which begins at `PAGE`. */
+  let given = 0;
+  /** Length of the content of the last block; whether it is all zeros; where it lies, and how much of it really does. */
   let length = 0;
-  for (;;) {
-    // Most sequences have two short lengths, and need few tests.
-    while (at <= lastFast) {
-      const token = view.getUint8(at);
-      if (token >= 0xf0 || (token & 15) === 15) break;
-      at += 1 + (token >>> 4);
-      length += token >>> 4;
-      const offset = view.getUint16(at, true);
-      if (offset === 0 || offset > length + history) return badOffset(offset, length + history, at);
-      at += 2;
-      length += (token & 15) + minMatch;
-    }
-    if (at >= end) return { fault: 'ends where a token should be', at };
-    const token = view.getUint8(at++);
-    let literals = token >>> 4;
-    if (literals === 15) {
-      let more = 255;
-      while (more === 255) {
-        if (at >= end) return { fault: 'ends inside a length', at };
-        more = view.getUint8(at++);
-        literals += more;
-      }
-    }
-    at += literals;
-    length += literals;
-    if (length > maximum) return tooLong(maximum, at);
-    if (at > lastOffset) {
-      if (at === end) return length;
-      return at > end ? { fault: 'has literals past its end', at: end } : shortEnd(at);
-    }
-    const offset = view.getUint16(at, true);
-    if (offset === 0 || offset > length + history) return badOffset(offset, length + history, at);
-    at += 2;
-    let match = token & 15;
-    if (match === 15) {
-      let more = 255;
-      while (more === 255) {
-        if (at >= end) return { fault: 'ends inside a length', at };
-        more = view.getUint8(at++);
-        match += more;
-      }
-      if (at > lastOffset + 2) return shortEnd(at);
-    }
-    length += match + minMatch;
-    if (length > maximum) return tooLong(maximum, at);
-  }
-}
-
-function badOffset(offset: number, available: number, at: number): Lz4BlockFault {
-  return { fault: `has a match with offset ${offset} after ${available} bytes`, at };
-}
-
-function tooLong(maximum: number, at: number): Lz4BlockFault {
-  return { fault: `decodes to more than ${maximum} bytes`, at };
-}
-
-function shortEnd(at: number): Lz4BlockFault {
-  return { fault: `does not end with ${LAST_LITERALS} literals`, at };
-}
-
-/** From this length on, one call that copies is faster than a loop (measured: between 32 and 64). */
-const LONG_RUN = 48;
-
-/**
- * Decodes `block` into `output` from `start` on and gives the end of what it wrote. The block must have passed
- * `measureLz4Block` with a `history` of at most `start`: matches reach back into `output` before `start`. `output` must
- * have room for the measured length and 64 bytes more, which are spoilt.
- */
-export function decodeLz4Block(block: Uint8Array, output: Uint8Array, start = 0): number {
-  const minMatch = MIN_MATCH;
-  const end = block.length;
-  const from = viewOf(block);
-  const to = viewOf(output);
-  const lastShort = end - 16;
-  let at = 0;
-  let out = start;
-  for (;;) {
-    const token = from.getUint8(at++);
-    let length = token >>> 4;
-    if (length < 15 && at <= lastShort) {
-      // A fixed number of words, often too many, beats a loop whose count the processor guesses wrong.
-      to.setInt32(out, from.getInt32(at, true), true);
-      to.setInt32(out + 4, from.getInt32(at + 4, true), true);
-      if (length > 8) {
-        to.setInt32(out + 8, from.getInt32(at + 8, true), true);
-        to.setInt32(out + 12, from.getInt32(at + 12, true), true);
-      }
-      at += length;
-      out += length;
-    } else {
-      if (length === 15) {
-        let more = 255;
-        while (more === 255) {
-          more = from.getUint8(at++);
-          length += more;
-        }
-      }
-      if (length < LONG_RUN) {
-        for (const stop = at + length; at < stop; at++) output[out++] = from.getUint8(at);
-      } else {
-        output.set(block.subarray(at, at + length), out);
-        at += length;
-        out += length;
-      }
-      if (at >= end) return out;
-    }
-    const offset = from.getUint16(at, true);
-    const match = out - offset;
-    at += 2;
-    length = token & 15;
-    if (length < 15 && offset >= 8) {
-      to.setInt32(out, to.getInt32(match, true), true);
-      to.setInt32(out + 4, to.getInt32(match + 4, true), true);
-      if (length > 4) {
-        to.setInt32(out + 8, to.getInt32(match + 8, true), true);
-        to.setInt32(out + 12, to.getInt32(match + 12, true), true);
-        to.setInt16(out + 16, to.getInt16(match + 16, true), true);
-      }
-    } else {
-      if (length === 15) {
-        let more = 255;
-        while (more === 255) {
-          more = from.getUint8(at++);
-          length += more;
-        }
-      }
-      copyMatch(output, to, match, out, length + minMatch);
-    }
-    out += length + minMatch;
-  }
-}
-
-/** Copies `length` bytes from `match` to `out`. Where the two overlap, the `out - match` bytes between them repeat. */
-function copyMatch(
-  output: Uint8Array,
-  view: DataView,
-  match: number,
-  out: number,
-  length: number,
-): void {
-  const offset = out - match;
-  if (length >= LONG_RUN) {
-    // What was copied repeats the same bytes, so each copy can be twice as long as the one before.
-    for (let done = 0; done < length;) {
-      const part = Math.min(offset + done, length - done);
-      output.copyWithin(out + done, match, match + part);
-      done += part;
-    }
-  } else if (offset >= 4) {
-    for (let at = 0; at < length; at += 4) {
-      view.setInt32(out + at, view.getInt32(match + at, true), true);
-    }
-  } else {
-    for (let at = 0; at < length; at++) output[out + at] = output[match + at] ?? 0;
-  }
-}
-
-/** A block decoder of another library: decodes to the start of `output`, gives the length, negative on an error. */
-export type NativeBlockDecoder = (block: Uint8Array, output: Uint8Array) => number;
-
-/** The blocks of one frame, in order. The bytes of a run belong to the caller. */
-export interface Lz4Blocks {
-  /** The content of a compressed block, or what is wrong with the block. */
-  decode(block: Uint8Array): Run | Lz4BlockFault;
-  /** The content of an uncompressed block. */
-  store(block: Uint8Array): Run;
-}
-
-/** Blocks that need nothing of each other, of at most `maximum` bytes decoded. */
-export function makeIndependentBlocks(maximum: number, native?: NativeBlockDecoder): Lz4Blocks {
-  /** The last block that was all zeros, and its length. A sparse image repeats it. */
-  let zeros: Buffer | undefined;
+  let zero = false;
+  let start = PAGE;
+  let held = 0;
+  /** Linked blocks: how much of the content before `start` is kept, and how many zeros that ends with. */
+  let history = 0;
+  let zeroTail = 0;
+  /** The last block that was decoded to zeros, and how many. A sparse image repeats it. */
+  let zeros: Buffer = Buffer.alloc(0);
   let zerosLength = 0;
+
+  /** Makes the last block history, and room for the next one. */
+  function advance(): void {
+    if (!rules.linked) return;
+    start += held;
+    history = Math.min(HISTORY, history + held);
+    zeroTail = zero ? Math.min(HISTORY, zeroTail + held) : 0;
+    held = 0;
+    if (start + rules.maximum + SLACK <= memory.length) return;
+    module.move(area, start - history, history);
+    start = area + history;
+  }
+
+  /** Whether the block that was given is known to hold zeros: it did before, and it cannot reach anything else. */
+  function isKnown(): boolean {
+    if (zerosLength === 0 || (rules.linked && zeroTail < HISTORY)) return false;
+    return zeros.compare(memory, PAGE, PAGE + given) === 0;
+  }
+
+  function zeroRun(count: number): Run {
+    if (rules.checksum) module.hashZeros(contentState, count);
+    return { kind: 'zero', length: count };
+  }
+
+  /** The part of the last block that begins with `from` and is all zeros, or all parts with data up to the next such. */
+  function runFrom(from: number): Run {
+    const end = start + length;
+    let to = from;
+    let isData = false;
+    while (to < end) {
+      const next = Math.min(end, to + PART);
+      const isZero = module.isZero(to, next - to) !== 0;
+      if (to === from) isData = !isZero;
+      if (isZero === isData || next - from > LONGEST_RUN) break;
+      if (isData && rules.checksum) module.hash(contentState, to, next - to);
+      to = next;
+    }
+    if (isData) return { kind: 'data', bytes: copyOf(memory, from, to) };
+    return zeroRun(to - from);
+  }
+
   return {
-    decode(block): Run | Lz4BlockFault {
-      if (zeros?.equals(block) === true) return { kind: 'zero', length: zerosLength };
-      const length = measureLz4Block(block, 0, maximum);
-      if (typeof length !== 'number') return length;
-      // Not cleared before: a measured block writes every byte of its length.
-      const output = Buffer.allocUnsafeSlow(length + SLACK);
-      const written = native === undefined ? decodeLz4Block(block, output) : native(block, output);
-      if (written !== length) return { fault: `decodes to ${written} bytes, not ${length}`, at: 0 };
-      const run = runOf(output.subarray(0, length));
-      if (run.kind === 'zero') {
-        zeros = Buffer.from(block);
+    begin(next): void {
+      rules = next;
+      area = PAGE + alignUp(rules.stored + SLACK, PAGE);
+      const room = rules.linked ? HISTORY + Math.max(LINKED_ROOM, rules.maximum) : rules.maximum;
+      ensureSize(module, area + room + SLACK);
+      memory = Buffer.from(module.memory.buffer, 0, area + room + SLACK);
+      start = area;
+      length = held = history = zeroTail = zerosLength = 0;
+      module.hashReset(contentState);
+    },
+    input(size): Uint8Array {
+      given = size;
+      return memory.subarray(PAGE, PAGE + size);
+    },
+    inputChecksum(): number {
+      module.hashReset(inputState);
+      module.hash(inputState, PAGE, given);
+      return module.hashDigest(inputState) >>> 0;
+    },
+    decode(): Lz4BlockFault | undefined {
+      advance();
+      if (isKnown()) {
+        length = zerosLength;
+        zero = true;
+        return undefined;
+      }
+      const decoded = module.decode(PAGE, given, start, history, rules.maximum);
+      if (decoded < 0) return faultOf(module, rules.maximum);
+      length = held = decoded;
+      zero = module.isZero(start, length) !== 0;
+      if (zero && length > 0) {
+        zeros = copyOf(memory, PAGE, PAGE + given);
         zerosLength = length;
       }
-      return run;
+      return undefined;
     },
-    store: runOf,
+    store(): void {
+      advance();
+      module.move(start, PAGE, given);
+      length = held = given;
+      zero = module.isZero(start, length) !== 0;
+    },
+    get length(): number {
+      return length;
+    },
+    runs(): Run[] {
+      if (zero) {
+        return length === 0 ? [] : [zeroRun(length)];
+      }
+      const runs: Run[] = [];
+      for (let at = 0; at < length;) {
+        const run = runFrom(start + at);
+        runs.push(run);
+        at += runLength(run);
+      }
+      return runs;
+    },
+    contentChecksum: () => module.hashDigest(contentState) >>> 0,
   };
 }
 
-/** Blocks whose matches may reach into the blocks before, of at most `maximum` bytes decoded. */
-export function makeLinkedBlocks(maximum: number): Lz4Blocks {
-  // The caller may write to what it got, so the history is a copy of it.
-  const window = new Uint8Array(HISTORY + maximum + SLACK);
-  let held = 0;
-
-  /** Makes room for `length` more bytes; at least `HISTORY` bytes before them stay. */
-  function makeRoom(length: number): void {
-    if (held + length + SLACK <= window.length) return;
-    window.copyWithin(0, held - HISTORY, held);
-    held = HISTORY;
-  }
-
-  return {
-    decode(block): Run | Lz4BlockFault {
-      const length = measureLz4Block(block, held, maximum);
-      if (typeof length !== 'number') return length;
-      makeRoom(length);
-      const start = held;
-      held = decodeLz4Block(block, window, start);
-      if (isZero(window, start, held)) return { kind: 'zero', length };
-      return { kind: 'data', bytes: window.slice(start, held) };
-    },
-    store(block): Run {
-      makeRoom(block.length);
-      window.set(block, held);
-      held += block.length;
-      return runOf(block);
-    },
-  };
+function copyOf(bytes: Buffer, from: number, to: number): Buffer {
+  const copy = Buffer.allocUnsafeSlow(to - from);
+  bytes.copy(copy, 0, from, to);
+  return copy;
 }
 
-function runOf(bytes: Uint8Array): Run {
-  return isZero(bytes) ? { kind: 'zero', length: bytes.length } : { kind: 'data', bytes };
+/** What the module says is wrong with a block. */
+function faultOf(module: Lz4Module, maximum: number): Lz4BlockFault {
+  const offset = module.faultOffset.value;
+  const reach = module.faultReach.value;
+  const sentences = [
+    'ends where a token should be',
+    'ends inside a length',
+    `decodes to more than ${maximum} bytes`,
+    'has literals past its end',
+    'does not end with 5 literals',
+    `has a match with offset ${offset} after ${reach} bytes`,
+  ];
+  const fault = sentences[module.fault.value - 1] ?? 'is not right';
+  // Unsigned: literals may claim more than 2^31 bytes.
+  return { fault, at: module.faultAt.value >>> 0 };
 }
 
 /** Bytes that a run stands for. */

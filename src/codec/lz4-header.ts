@@ -58,6 +58,23 @@ export async function readUint32(reader: ByteReader, what: string): Promise<numb
   return viewOf(await reader.read(4, what)).getUint32(0, true);
 }
 
+/** Fills `into` with the bytes that come next, without gathering them elsewhere before. */
+export async function readInto(reader: ByteReader, into: Uint8Array, what: string): Promise<void> {
+  const place = reader.offset;
+  for (let at = 0; at < into.length;) {
+    const piece = await reader.take(into.length - at);
+    if (piece === undefined) {
+      throw new SparsecopyError(
+        'TRUNCATED',
+        `${what} at ${place} needs ${into.length} bytes, input ends at ${place + at}`,
+        { source: reader.name, offset: place, expected: into.length, found: at },
+      );
+    }
+    into.set(piece, at);
+    at += piece.length;
+  }
+}
+
 /** Reads a checksum and compares it with `computed`. */
 export async function verify(reader: ByteReader, computed: number, what: string): Promise<void> {
   const place = reader.offset;

@@ -1,10 +1,10 @@
 /** LZ4 streams: frames, legacy frames and skippable frames, one after another (LZ4 Frame Format 1.6). */
 
-import { asBuffer, viewOf } from '../bytes.ts';
+import { viewOf } from '../bytes.ts';
 import { SparsecopyError } from '../errors.ts';
 import type { ByteStream, Codec, CodecContext, Run } from '../types.ts';
-import { makeIndependentBlocks, makeLinkedBlocks, runLength } from './lz4-block.ts';
-import type { Lz4BlockFault, NativeBlockDecoder } from './lz4-block.ts';
+import { makeBlockDecoder } from './lz4-block.ts';
+import type { Lz4BlockDecoder, Lz4BlockFault } from './lz4-block.ts';
 import {
   corrupt,
   FRAME_MAGIC,
@@ -12,13 +12,13 @@ import {
   isSkippable,
   LEGACY_MAGIC,
   readHeader,
+  readInto,
   readMagic,
   readUint32,
   verify,
 } from './lz4-header.ts';
 import { makeReader } from './reader.ts';
 import type { ByteReader } from './reader.ts';
-import { makeXxh32 } from './xxh32.ts';
 
 const MiB = 1024 * 1024;
 
@@ -26,23 +26,6 @@ const MiB = 1024 * 1024;
 const LEGACY_BLOCK = 8 * MiB;
 /** The longest compressed form of that: a byte more for each 255, and 16 (LZ4_COMPRESSBOUND). */
 const LEGACY_STORED = LEGACY_BLOCK + Math.floor(LEGACY_BLOCK / 255) + 16;
-
-let nativeDecoder: Promise<NativeBlockDecoder | undefined> | undefined;
-
-/**
- * The block decoder of the optional package `lz4`; undefined when the package cannot be loaded, or when the environment
- * has `SPARSECOPY_NATIVE=0`. It must only be given blocks that `measureLz4Block` has passed.
- */
-export async function loadNativeLz4(): Promise<NativeBlockDecoder | undefined> {
-  if (process.env['SPARSECOPY_NATIVE'] === '0') return undefined;
-  nativeDecoder ??= import('lz4').then(
-    (library): NativeBlockDecoder =>
-      (block, output) =>
-        library.decodeBlock(asBuffer(block), asBuffer(output)),
-    () => undefined,
-  );
-  return nativeDecoder;
-}
 
 /**
  * LZ4 as the `lz4` command writes it. Every checksum and size that is there is verified. Legacy frames have none and no
@@ -65,13 +48,14 @@ export const lz4: Codec = {
   async *decode(bytes: ByteStream, context: CodecContext): AsyncGenerator<Run> {
     const reader = makeReader(bytes, context.name);
     const progress = makeProgress(context, reader);
+    const blocks = makeBlockDecoder();
     try {
       do {
         const magic = await readMagic(reader);
-        if (magic === FRAME_MAGIC) yield* decodeFrame(reader, context, progress);
+        if (magic === FRAME_MAGIC) yield* decodeFrame(reader, context, blocks, progress);
         else if (magic === LEGACY_MAGIC) {
           if (context.untrusted === true) throw legacyRefused(reader);
-          yield* decodeLegacyFrame(reader, progress);
+          yield* decodeLegacyFrame(reader, blocks, progress);
         } else await reader.skip(await readUint32(reader, 'skippable frame'), 'skippable frame');
         progress(0);
       } while (!(await reader.atEnd()));
@@ -113,14 +97,18 @@ function damaged(reader: ByteReader, place: number, { fault, at }: Lz4BlockFault
 async function* decodeFrame(
   reader: ByteReader,
   context: CodecContext,
+  blocks: Lz4BlockDecoder,
   progress: (length: number) => void,
 ): AsyncGenerator<Run> {
   const start = reader.offset;
   const header = await readHeader(reader, context);
-  const blocks = header.independent
-    ? makeIndependentBlocks(header.blockMaximum, await loadNativeLz4())
-    : makeLinkedBlocks(header.blockMaximum);
-  const contentHash = header.contentChecksum ? makeXxh32() : undefined;
+  const maximum = header.blockMaximum;
+  blocks.begin({
+    maximum,
+    stored: maximum,
+    linked: !header.independent,
+    checksum: header.contentChecksum,
+  });
   let size = 0;
   const sizeError = (): SparsecopyError =>
     corrupt(
@@ -137,40 +125,37 @@ async function* decodeFrame(
     const word = await readUint32(reader, 'LZ4 block size or end mark');
     if (word === 0) break;
     const length = word & 0x7fffffff;
-    if (length > header.blockMaximum) {
+    if (length > maximum) {
       throw corrupt(
         reader,
         place,
-        `LZ4 block at ${place} has ${length} bytes, the frame allows ${header.blockMaximum}`,
-        header.blockMaximum,
+        `LZ4 block at ${place} has ${length} bytes, the frame allows ${maximum}`,
+        maximum,
         length,
       );
     }
-    const block = await reader.read(length, 'LZ4 block');
-    if (header.blockChecksum) {
-      const hash = makeXxh32();
-      hash.update(block);
-      await verify(reader, hash.digest(), 'block checksum');
-    }
-    const run = word === length ? blocks.decode(block) : blocks.store(block);
-    if ('fault' in run) throw damaged(reader, place + 4, run);
-    size += runLength(run);
+    await readInto(reader, blocks.input(length), 'LZ4 block');
+    if (header.blockChecksum) await verify(reader, blocks.inputChecksum(), 'block checksum');
+    if (word === length) {
+      const fault = blocks.decode();
+      if (fault !== undefined) throw damaged(reader, place + 4, fault);
+    } else blocks.store();
+    size += blocks.length;
     if (header.contentSize !== undefined && size > header.contentSize) throw sizeError();
-    if (run.kind === 'zero') contentHash?.updateZeros(run.length);
-    else contentHash?.update(run.bytes);
-    progress(runLength(run));
-    if (runLength(run) > 0) yield run;
+    progress(blocks.length);
+    yield* blocks.runs();
   }
   if (header.contentSize !== undefined && size !== header.contentSize) throw sizeError();
-  if (contentHash !== undefined) await verify(reader, contentHash.digest(), 'content checksum');
+  if (header.contentChecksum) await verify(reader, blocks.contentChecksum(), 'content checksum');
 }
 
 /** Blocks up to the end of the input or the next magic number ("Legacy frame"). */
 async function* decodeLegacyFrame(
   reader: ByteReader,
+  blocks: Lz4BlockDecoder,
   progress: (length: number) => void,
 ): AsyncGenerator<Run> {
-  const blocks = makeIndependentBlocks(LEGACY_BLOCK, await loadNativeLz4());
+  blocks.begin({ maximum: LEGACY_BLOCK, stored: LEGACY_STORED, linked: false, checksum: false });
   while (!(await reader.atEnd())) {
     const place = reader.offset;
     const head = await reader.peek(4);
@@ -185,9 +170,10 @@ async function* decodeLegacyFrame(
         length,
       );
     }
-    const run = blocks.decode(await reader.read(length, 'LZ4 block'));
-    if ('fault' in run) throw damaged(reader, place + 4, run);
-    progress(runLength(run));
-    if (runLength(run) > 0) yield run;
+    await readInto(reader, blocks.input(length), 'LZ4 block');
+    const fault = blocks.decode();
+    if (fault !== undefined) throw damaged(reader, place + 4, fault);
+    progress(blocks.length);
+    yield* blocks.runs();
   }
 }
