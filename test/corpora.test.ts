@@ -75,24 +75,6 @@ const itself = (because: string, ...names: string[]): [string, Ours][] =>
 /** Rows of INDEX.tsv in which we rightly differ from the reference tool. */
 const ours: ReadonlyMap<string, Ours> = new Map([
   ...refused('CORRUPT', 'garbage behind a stream is not ignored', 'gen-codecs/gz/h-garbage.gz'),
-  ...refused(
-    'UNSUPPORTED',
-    'SHA-256, BCJ and delta are not decoded yet',
-    'gen-codecs/xz/arm64.xz',
-    'gen-codecs/xz/mix2-arm.xz',
-    'gen-codecs/xz/mix2-ia64.xz',
-    'gen-codecs/xz/mix2-sha256.xz',
-    'gen-codecs/xz/mix2-sparc.xz',
-    'gen-codecs/xz/mix2-x86.xz',
-    'xz-testfiles/good-1-3delta-lzma2.xz',
-    'xz-testfiles/good-1-arm64-lzma2-1.xz',
-    'xz-testfiles/good-1-arm64-lzma2-2.xz',
-    'xz-testfiles/good-1-check-sha256.xz',
-    'xz-testfiles/good-1-delta-lzma2.tiff.xz',
-    'xz-testfiles/good-1-empty-bcj-lzma2.xz',
-    'xz-testfiles/good-1-sparc-lzma2.xz',
-    'xz-testfiles/good-1-x86-lzma2.xz',
-  ),
   ...refused('LIMIT', 'a window of 512 MiB is beyond the limit', 'gen-codecs/xz/mix2-dict512M.xz'),
   ...refused(
     'CORRUPT',

@@ -1,194 +1,172 @@
-/** Drives the WebAssembly of the package xz-decompress: where its buffers are, and what its result codes mean. */
+/** Drives assembly/lzma2.ts: chunks of LZMA2 in, runs out, with a memory not much larger than the dictionary. */
 
-import { crc32 } from 'node:zlib';
-import { isZero } from '../bytes.ts';
 import type { Run } from '../types.ts';
+import { instantiate } from './module.ts';
+import { wasm } from './wasm/lzma2.ts';
 
-/** The largest dictionary that xz-decompress 0.2.3 is built for, in bytes. */
-export const MAX_DICTIONARY = 64 * 1024 * 1024;
+/** Longest header of an LZMA2 chunk in bytes: control, two sizes of two bytes, properties. */
+export const MAX_CHUNK_HEADER = 6;
 
-/** What the decoder found wrong. */
-interface XzFault {
+/** What an LZMA2 chunk's header says. */
+export interface Chunk {
+  /** 0 for the end marker. */
+  readonly control: number;
+  /** Of the header itself, in bytes. */
+  readonly headerLength: number;
+  /** Of the data behind it, at most 64 KiB. */
+  readonly length: number;
+  /** What they decode to, in bytes, at most 2 MiB. */
+  readonly uncompressed: number;
+  /** LZMA's lc, lp and pb, where the header has them. */
+  readonly properties: number;
+}
+
+/** What is wrong with a chunk. */
+export interface Fault {
   readonly code: 'CORRUPT' | 'LIMIT';
   readonly sentence: string;
-  /** What the WebAssembly threw, should it ever. */
-  readonly cause?: unknown;
+  /** The data end before the chunk does: no wonder when they were cut. */
+  readonly isEnd: boolean;
 }
 
-/** Decodes LZMA2 blocks, one after the other. */
-export interface XzDecoder {
-  /** Starts a block whose LZMA2 dictionary has the property `dictionaryProperty`, at most that of `MAX_DICTIONARY`. */
-  startBlock(dictionaryProperty: number): void;
+/** Decodes LZMA2, one block after the other. It never waits for anything. */
+export interface Lzma2Decoder {
   /**
-   * Decodes the next bytes of the block, whatever their number; the last is LZMA2's end marker. Ends early, giving
-   * the fault, when the bytes are not valid; nothing may be decoded after that. What a run holds is the receiver's.
+   * Starts a block with a dictionary of `dictionarySize` bytes, which decodes to no more than `uncompressedSize`.
+   * Gives a fault when there is no memory for it.
    */
-  decode(bytes: Uint8Array): Generator<Run, XzFault | undefined>;
+  startBlock(dictionarySize: number, uncompressedSize?: number): Fault | undefined;
+  /**
+   * Decodes a chunk, of which `data` is all that follows its header. What comes out may be kept back until later. Gives the fault when
+   * the chunk is not valid; nothing may be decoded in this block after that. What a run holds is the receiver's.
+   */
+  decode(chunk: Chunk, data: Uint8Array): Generator<Run, Fault | undefined>;
+  /** What was kept back. */
+  end(): Generator<Run, void>;
 }
 
-/** What the WebAssembly module exports. */
 interface Exports {
   readonly memory: { readonly buffer: ArrayBuffer };
-  create_context(): number;
-  supply_input(context: number, length: number): void;
-  get_next_output(context: number): number;
+  /** Addresses: of the data of a chunk, and of the list of runs of zeros. */
+  readonly input: { readonly value: number };
+  readonly runs: { readonly value: number };
+  startBlock(dictionarySize: number, uncompressedSize: number): number;
+  startChunk(control: number, properties: number, uncompressed: number, length: number): number;
+  run(): number;
+  place(): number;
+  runCount(): number;
+  taken(): number;
 }
+
+/** Results of `startChunk` and `run`. */
+const DONE = 0;
+const FULL = 1;
+const faults: Readonly<Record<number, Fault>> = {
+  2: { code: 'CORRUPT', sentence: 'its data is damaged', isEnd: false },
+  3: { code: 'CORRUPT', sentence: 'its data ends too early', isEnd: true },
+  4: { code: 'LIMIT', sentence: 'there is no memory for its dictionary', isEnd: false },
+  5: { code: 'CORRUPT', sentence: 'it does not reset what nothing has set', isEnd: false },
+};
+
+/** Data is kept back until there is so much of it, in bytes. */
+const PIECE = 512 * 1024;
+
+/** Zeros too: making these takes some milliseconds. */
+const MOST_ZEROS = 32 * 1024 * 1024;
 
 /**
- * The part of the package that is used. `XzReadableStream`, its public face, lets one stream decode at a time and
- * makes all others wait until that one is read to its end: two files read in turns, or an .xz in an .xz, wait
- * for ever. A module instance for each decoder has no such trouble, and its memory goes when the decoder goes.
+ * Parses the header of an LZMA2 chunk, from its first bytes: `MAX_CHUNK_HEADER` or all there are. Undefined when they are too few.
+ * Which control bytes are defined (0 to 2, and from 128 on) is left to the caller.
  */
-interface Package {
-  _getModuleInstance(): Promise<void>;
-  _moduleInstance: { readonly exports: unknown } | undefined;
-}
-
-/** Fields of the context, as 32-bit words from its start (the package's xz-decompress.h). */
-const CAPACITY = 0;
-const IN_POINTER = 1;
-const IN_POSITION = 2;
-const IN_LENGTH = 3;
-const OUT_POINTER = 4;
-const OUT_POSITION = 5;
-const CONTEXT_WORDS = 8;
-
-/** XZ Embedded's results (xz.h). */
-const OK = 0;
-const MEMORY_ERROR = 3;
-const MEMORY_LIMIT_ERROR = 4;
-const DATA_ERROR = 7;
-
-/** The decoders that are being made, one after the other: the package hands over an instance in a shared place. */
-let making: Promise<unknown> = Promise.resolve();
-
-async function makeInstance(): Promise<Exports> {
-  const module: unknown = await import('xz-decompress');
-  const shared = findPackage(module);
-  // an instance stays in the shared place, for other users of the package in this process
-  if (shared._moduleInstance === undefined) await shared._getModuleInstance();
-  const others = shared._moduleInstance;
-  await shared._getModuleInstance();
-  const instance = shared._moduleInstance;
-  shared._moduleInstance = others;
-  if (instance === undefined) throw new Error('xz-decompress made no module instance');
-  return instance.exports as Exports;
-}
-
-/** The package is CommonJS: its export is a name of the module, or of the module's default, as the loader likes. */
-function findPackage(module: unknown): Package {
-  type Loaded = Partial<Record<'XzReadableStream', Package>>;
-  const { XzReadableStream, default: commonJs } = module as Loaded & { default?: Loaded };
-  const found = XzReadableStream ?? commonJs?.XzReadableStream;
-  if (found === undefined) throw new Error('xz-decompress has no XzReadableStream');
-  return found;
+export function parseChunk(head: Uint8Array): Chunk | undefined {
+  // 0: control: 0 end, 1 and 2 uncompressed, from 0x80 on LZMA (0xc0 on: with properties) and five bits of a size,
+  // 1: uncompressed size - 1, its low 16 bits, 3: compressed size - 1 (LZMA), 5: properties; all big-endian
+  const [control, b = 0, c = 0, d = 0, e = 0, properties = 0] = head;
+  if (control === undefined) return undefined;
+  const isLzma = control >= 0x80;
+  const headerLength = control === 0 ? 1 : isLzma ? (control >= 0xc0 ? MAX_CHUNK_HEADER : 5) : 3;
+  if (head.length < headerLength) return undefined;
+  if (control === 0) return { control, headerLength, length: 0, uncompressed: 0, properties: 0 };
+  const uncompressed = (isLzma ? (control & 0x1f) << 16 : 0) + (b << 8) + c + 1;
+  const length = isLzma ? (d << 8) + e + 1 : uncompressed;
+  return { control, headerLength, length, uncompressed, properties };
 }
 
 /** Makes a decoder with memory of its own, which is freed with it. */
-export async function makeXzDecoder(): Promise<XzDecoder> {
-  const made = making.then(makeInstance);
-  making = made.catch(() => undefined);
-  const wasm = await made;
-  const context = wasm.create_context();
-  let memory = Buffer.from(wasm.memory.buffer);
-  let words = new Uint32Array(wasm.memory.buffer, context, CONTEXT_WORDS);
-  const word = (index: number): number => words[index] ?? 0;
+export function makeLzma2Decoder(): Lzma2Decoder {
+  const module = instantiate<Exports>(wasm);
+  let memory = Buffer.from(module.memory.buffer);
+  /** Address of the first byte that has not been put out. */
+  let from = 0;
+  /** Zeros that come before it, and have not been put out either. */
+  let zeros = 0;
 
-  /** Runs the decoder until it wants more input or its output buffer is full. Gives its result, or a fault. */
-  function step(): number | XzFault {
-    let result: number;
-    try {
-      result = wasm.get_next_output(context);
-    } catch (cause) {
-      return { code: 'CORRUPT', sentence: 'the decoder fails', cause };
-    }
-    if (memory.buffer !== wasm.memory.buffer) {
-      memory = Buffer.from(wasm.memory.buffer);
-      words = new Uint32Array(wasm.memory.buffer, context, CONTEXT_WORDS);
-    }
-    return result;
+  const refresh = (): void => {
+    if (memory.buffer !== module.memory.buffer) memory = Buffer.from(module.memory.buffer);
+  };
+
+  function* takeZeros(): Generator<Run, void> {
+    const length = zeros;
+    zeros = 0;
+    if (length > 0) yield { kind: 'zero', length };
   }
 
-  function takeOutput(): Run | undefined {
-    const length = word(OUT_POSITION);
-    if (length === 0) return undefined;
-    const start = word(OUT_POINTER);
-    words[OUT_POSITION] = 0;
-    if (isZero(memory, start, start + length)) return { kind: 'zero', length };
-    const bytes = Buffer.allocUnsafeSlow(length);
-    memory.copy(bytes, 0, start, start + length);
-    return { kind: 'data', bytes };
+  function* takeData(end: number): Generator<Run, void> {
+    if (end === from) return;
+    yield* takeZeros();
+    const bytes = Buffer.allocUnsafeSlow(end - from);
+    memory.copy(bytes, 0, from, end);
+    yield { kind: 'data', bytes };
   }
 
-  function* feed(bytes: Uint8Array): Generator<Run, XzFault | undefined> {
-    for (let at = 0; at < bytes.length;) {
-      const part = bytes.subarray(at, at + word(CAPACITY));
-      at += part.length;
-      memory.set(part, word(IN_POINTER));
-      wasm.supply_input(context, part.length);
-      do {
-        const result = step();
-        const run = takeOutput();
-        if (run !== undefined) yield run;
-        if (result !== OK) return faultOf(result);
-        // output that did not fit comes before the next input is taken, the end marker at the latest
-      } while (word(IN_POSITION) < word(IN_LENGTH));
+  /** Takes all that there is in the ring. */
+  function* take(): Generator<Run, void> {
+    const end = module.place();
+    const list = module.runs.value;
+    for (let left = module.runCount(), at = list; left > 0; left--, at += 8) {
+      const start = memory.readUInt32LE(at);
+      const length = memory.readUInt32LE(at + 4);
+      yield* takeData(start);
+      zeros += length;
+      from = start + length;
     }
-    return undefined;
+    yield* takeData(end);
+    from = module.taken();
+    refresh();
+    if (zeros >= MOST_ZEROS) yield* takeZeros();
   }
 
-  /** What the decoder needs to see before the next bytes of a block. */
-  let before = makeStreamHeader();
-  let blockLength = 0;
   return {
-    startBlock(dictionaryProperty): void {
-      const padding = Buffer.alloc(-blockLength & 3);
-      before = Buffer.concat([before, padding, makeBlockHeader(dictionaryProperty)]);
-      blockLength = 0;
+    startBlock(dictionarySize, uncompressedSize = Infinity): Fault | undefined {
+      const used = Math.min(uncompressedSize, 2 ** 32 - 1);
+      if (module.startBlock(dictionarySize, used) === 0) return faults[4];
+      refresh();
+      from = module.place();
+      zeros = 0;
+      return undefined;
     },
-    *decode(bytes): Generator<Run, XzFault | undefined> {
-      const fault = yield* feed(before);
-      if (fault !== undefined) return fault;
-      before = Buffer.alloc(0);
-      blockLength += bytes.length;
-      return yield* feed(bytes);
+    *decode(chunk, data): Generator<Run, Fault | undefined> {
+      const { control, properties, uncompressed } = chunk;
+      if (control === 1 || control >= 0xe0) {
+        // the dictionary begins anew
+        yield* take();
+      }
+      memory.set(data, module.input.value);
+      let result = module.startChunk(control, properties, uncompressed, data.length);
+      if (control === 1 || control >= 0xe0) from = module.place();
+      if (result !== DONE) return faults[result];
+      do {
+        result = module.run();
+        if (result !== DONE && result !== FULL) return faults[result];
+        if (result === FULL || module.runCount() > 0 || module.place() - from >= PIECE) {
+          yield* take();
+        }
+      } while (result === FULL);
+      return undefined;
+    },
+    *end(): Generator<Run, void> {
+      yield* take();
+      yield* takeZeros();
     },
   };
-}
-
-/*
- * The decoder sees one stream that never ends: its blocks, without checks and sizes. Those are verified elsewhere,
- * at twice the speed for zeros, for which a CRC need not look at each byte.
- */
-
-/** A stream header (section 2.1.1 of the format) with the check "none". */
-function makeStreamHeader(): Buffer {
-  const header = Buffer.from('fd377a585a000000', 'hex');
-  return withCrc32(header, header.subarray(6));
-}
-
-/** A block header (section 3.1) of 12 bytes: no sizes, LZMA2 as the only filter, three bytes of padding. */
-function makeBlockHeader(dictionaryProperty: number): Buffer {
-  const header = Buffer.from([2, 0, 0x21, 1, dictionaryProperty, 0, 0, 0]);
-  return withCrc32(header, header);
-}
-
-function withCrc32(header: Buffer, summed: Buffer): Buffer {
-  const whole = Buffer.alloc(header.length + 4);
-  header.copy(whole);
-  whole.writeUInt32LE(crc32(summed), header.length);
-  return whole;
-}
-
-function faultOf(result: number | XzFault): XzFault {
-  if (typeof result !== 'number') return result;
-  switch (result) {
-    case MEMORY_ERROR:
-    case MEMORY_LIMIT_ERROR:
-      return { code: 'LIMIT', sentence: 'there is no memory for its dictionary' };
-    case DATA_ERROR:
-      return { code: 'CORRUPT', sentence: 'its data is damaged' };
-    default:
-      return { code: 'CORRUPT', sentence: `it ends the decoder with result ${result}` };
-  }
 }

@@ -3,8 +3,10 @@
 import { crc32 } from 'node:zlib';
 import { viewOf } from '../bytes.ts';
 import { SparsecopyError } from '../errors.ts';
-import { checkMaker, checkName } from './xz-check.ts';
+import { checkMaker } from './xz-check.ts';
 import type { Check } from './xz-check.ts';
+import { filterMaker } from './xz-filter.ts';
+import type { Filter } from './xz-filter.ts';
 
 /** Section 2.1.1.1, "Header Magic Bytes". */
 const MAGIC = [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00];
@@ -20,19 +22,6 @@ export const MAX_INTEGER_LENGTH = 9;
 
 /** Section 5.3.1. */
 const LZMA2 = 0x21;
-
-/** Section 5.3; the numbers are filter ids. */
-const FILTER_NAMES: ReadonlyMap<number, string> = new Map([
-  [0x03, 'delta filter'],
-  [0x04, 'BCJ filter for x86'],
-  [0x05, 'BCJ filter for PowerPC'],
-  [0x06, 'BCJ filter for IA-64'],
-  [0x07, 'BCJ filter for ARM'],
-  [0x08, 'BCJ filter for ARM-Thumb'],
-  [0x09, 'BCJ filter for SPARC'],
-  [0x0a, 'BCJ filter for ARM64'],
-  [0x0b, 'BCJ filter for RISC-V'],
-]);
 
 /** Highest defined dictionary property: 4 GiB - 1 (section 5.3.1). */
 const LAST_DICTIONARY_PROPERTY = 40;
@@ -61,7 +50,7 @@ export function parseStreamHeader(bytes: Uint8Array, offset: number, name: strin
     throw unsupported('reserved stream flags', place, offset, name);
   }
   const makeCheck = checkMaker(flags);
-  if (makeCheck === undefined) throw unsupported(checkName(flags), place, offset, name);
+  if (makeCheck === undefined) throw unsupported(`check with id ${flags}`, place, offset, name);
   return makeCheck;
 }
 
@@ -108,16 +97,15 @@ export interface BlockHeader {
   readonly compressedSize: number | undefined;
   /** In bytes, when stored. */
   readonly uncompressedSize: number | undefined;
-  /** LZMA2's only property, from which the size follows. */
-  readonly dictionaryProperty: number;
-  /** In bytes. */
+  /** Of LZMA2, in bytes. */
   readonly dictionarySize: number;
+  /** What undoes the filters before LZMA2, in the order in which that is done; to be called for one block only. */
+  readonly filters: readonly (() => Filter)[];
 }
 
 /**
  * Parses a block header (section 3.1): `bytes` is all of it, at `offset` of the input `name`.
- * @throws SparsecopyError `CORRUPT` for what contradicts the specification, `UNSUPPORTED` for reserved flags and
- * for any filter but LZMA2.
+ * @throws SparsecopyError `CORRUPT` for what contradicts the specification, `UNSUPPORTED` for reserved flags and unknown filters.
  */
 export function parseBlockHeader(bytes: Uint8Array, offset: number, name: string): BlockHeader {
   const place = `block header at ${offset}`;
@@ -138,35 +126,54 @@ export function parseBlockHeader(bytes: Uint8Array, offset: number, name: string
   };
   const compressedSize = (flags & 0x40) === 0 ? undefined : integer();
   const uncompressedSize = (flags & 0x80) === 0 ? undefined : integer();
+  const filters: (() => Filter)[] = [];
   let dictionaryProperty = 0;
-  for (let filters = (flags & 0x03) + 1; filters > 0; filters--) {
+  for (let left = (flags & 0x03) + 1; left > 0; left--) {
     const id = integer();
     const length = integer();
     if (length > end - at) throw corrupt(`${place} is too short for its filters`, offset, name);
-    if (id !== LZMA2) {
-      const filter = FILTER_NAMES.get(id) ?? `filter with id 0x${id.toString(16)}`;
-      throw unsupported(filter, place, offset, name);
-    }
-    if (filters > 1) throw corrupt(`${place} has a filter after LZMA2`, offset, name);
-    if (length !== 1) {
-      throw corrupt(`${place} has ${length} bytes of LZMA2 properties, expected 1`, offset, name);
-    }
-    dictionaryProperty = bytes[at] ?? 0;
-    if (dictionaryProperty > LAST_DICTIONARY_PROPERTY) {
-      throw corrupt(
-        `${place} has dictionary property ${dictionaryProperty}, expected 0 to ${LAST_DICTIONARY_PROPERTY}`,
-        offset,
-        name,
-      );
-    }
+    const properties = fields.subarray(at, at + length);
     at += length;
+    if (id === LZMA2) {
+      if (left > 1) throw corrupt(`${place} has a filter after LZMA2`, offset, name);
+      dictionaryProperty = parseDictionary(properties, place, offset, name);
+      continue;
+    }
+    const filter = filterMaker({ id, properties }, place, { source: name, offset });
+    if (filter === undefined) {
+      throw unsupported(`filter with id 0x${id.toString(16)}`, place, offset, name);
+    }
+    if (left === 1) throw corrupt(`${place} does not end its filters with LZMA2`, offset, name);
+    filters.unshift(filter);
   }
   // the rest is padding of zeros; the specification calls anything else a field of the future (section 3.1.6)
   if (fields.subarray(at).some((byte) => byte !== 0)) {
     throw unsupported('unknown block header fields', place, offset, name);
   }
   const dictionarySize = sizeOfDictionary(dictionaryProperty);
-  return { compressedSize, uncompressedSize, dictionaryProperty, dictionarySize };
+  return { compressedSize, uncompressedSize, dictionarySize, filters };
+}
+
+/** LZMA2's only property (section 5.3.1). */
+function parseDictionary(
+  properties: Uint8Array,
+  place: string,
+  offset: number,
+  name: string,
+): number {
+  const [property = 0] = properties;
+  if (properties.length !== 1) {
+    const sentence = `${place} has ${properties.length} bytes of LZMA2 properties, expected 1`;
+    throw corrupt(sentence, offset, name);
+  }
+  if (property > LAST_DICTIONARY_PROPERTY) {
+    throw corrupt(
+      `${place} has dictionary property ${property}, expected 0 to ${LAST_DICTIONARY_PROPERTY}`,
+      offset,
+      name,
+    );
+  }
+  return property;
 }
 
 /** In bytes (section 5.3.1): 2 or 3 times a power of two, and for the last property all that 32 bits can say. */
