@@ -3,9 +3,10 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
-import { describe, expect, test, vi } from 'vitest';
-import { frameHeaderLength } from '../src/codec/zstd-frame.ts';
-import { makeWasmEngine } from '../src/codec/zstd-wasm.ts';
+import { describe, expect, test } from 'vitest';
+import { makeZstdDecoder } from '../src/codec/zstd-decoder.ts';
+import type { ZstdDecoder } from '../src/codec/zstd-decoder.ts';
+import { frameHeaderLength, parseBlockHeader, parseFrameHeader } from '../src/codec/zstd-frame.ts';
 import { makeZstdClusterDecoder, zstd } from '../src/codec/zstd.ts';
 import { SparsecopyError } from '../src/errors.ts';
 import { defaultLimits } from '../src/limits.ts';
@@ -643,43 +644,65 @@ describeWith(['zstd'], 'clusters', () => {
   });
 });
 
-describeWith(['zstd'], 'the WebAssembly engine, on every Node', () => {
+describeWith(['zstd'], 'the decoder', () => {
   const packed = pack(mixed);
   const place = { name: 'image.zst', offset: 0 };
+  const header = parseFrameHeader(packed, place, defaultLimits);
+  const offsets = blockOffsets(packed);
 
-  test('decodes a frame in parts, and frames one after the other', async () => {
-    const engine = await makeWasmEngine();
-    for (let round = 0; round < 3; round++) {
-      const decoder = engine.startFrame(place);
-      const parts: Uint8Array[] = [];
-      for await (const part of inPieces(packed, 100_000)) {
-        for (const piece of await decoder.decode([part])) {
-          parts.push(piece.kind === 'zero' ? new Uint8Array(piece.length) : piece.bytes);
-        }
+  /** Decodes the blocks of `packed` up to number `count`, and takes what comes out in one of two ways. */
+  function decodeBlocks(decoder: ZstdDecoder, count = Infinity, isInto = false): Buffer {
+    const output = Buffer.alloc(mixed.length);
+    let filled = 0;
+    decoder.start(header, place);
+    for (const [number, at] of offsets.slice(0, -1).entries()) {
+      if (number >= count) break;
+      const block = parseBlockHeader(packed, at, header, place);
+      decoder.decode(block, packed.subarray(at + 3, at + 3 + block.length));
+      if (!decoder.isFull && !block.isLast) continue;
+      if (isInto) {
+        const { pending } = decoder;
+        decoder.takeInto(output, filled);
+        filled += pending;
+        continue;
       }
-      expect(await decoder.finish()).toEqual([]);
-      decoder.close();
-      expect(Buffer.concat(parts).equals(mixed)).toBe(true);
+      for (const piece of decoder.take()) {
+        if (piece.kind === 'data') output.set(piece.bytes, filled);
+        filled += piece.kind === 'data' ? piece.bytes.length : piece.length;
+      }
+    }
+    return output.subarray(0, filled);
+  }
+
+  test('decodes frames one after the other, also after one that was left', () => {
+    const decoder = makeZstdDecoder();
+    for (const isInto of [false, true, false]) {
+      expect(decodeBlocks(decoder, Infinity, isInto).equals(mixed)).toBe(true);
+      decoder.finish(packed, packed.length - 4);
+      decodeBlocks(decoder, 5);
     }
   });
 
-  test('finds a frame that is not complete', async () => {
-    const decoder = (await makeWasmEngine()).startFrame(place);
-    await decoder.decode([packed.subarray(0, -4)]);
-    expect(await rejection(decoder.finish())).toMatchObject({ code: 'CORRUPT' });
-    decoder.close();
+  test('forgets trees, tables, offsets and bytes of the frame before', async () => {
+    const decoder = makeZstdDecoder();
+    decodeBlocks(decoder);
+    // literals with the tree before; no literals and a sequence with the tables before, or one from before the start
+    const hex = ['0f200001c0000000', '0001fc0001', '00015454000001'];
+    for (const bytes of hex.map((digits) => Buffer.from(digits, 'hex'))) {
+      decoder.start(header, place);
+      const { type, size } = { type: 2, size: bytes.length };
+      expect(() => decoder.decode({ isLast: true, type, size, length: size }, bytes)).toThrow(
+        SparsecopyError,
+      );
+      const error = await faultOf(frame(0, [WINDOW_1M], block(bytes, true, 2)));
+      expect(error.code).toBe('CORRUPT');
+    }
   });
 
-  test('works where somebody else uses zstddec', async () => {
-    const { ZSTDDecoder } = await import('zstddec/stream');
-    const elsewhere = new ZSTDDecoder();
-    await elsewhere.init();
-    // a fresh copy of ours finds theirs compiled already
-    vi.resetModules();
-    const ours = await import('../src/codec/zstd-wasm.ts');
-    const output = Buffer.alloc(mixed.length);
-    expect((await ours.makeWasmEngine()).decodeFrame(packed, output, place)).toBe(mixed.length);
-    expect(output.equals(mixed)).toBe(true);
-    expect(Buffer.from(elsewhere.decode(packed, mixed.length)).equals(mixed)).toBe(true);
+  test('its memory is that of the largest window, whatever the frames are', () => {
+    const decoder = makeZstdDecoder();
+    const huge = { ...header, window: 128 * 2 ** 20 };
+    for (let round = 0; round < 200; round++) decoder.start(huge, place);
+    expect(decodeBlocks(decoder).equals(mixed)).toBe(true);
   });
 });

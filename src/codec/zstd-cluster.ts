@@ -2,10 +2,12 @@
 
 import { SparsecopyError } from '../errors.ts';
 import { defaultLimits } from '../limits.ts';
-import { makeZstdEngine } from './zstd-engine.ts';
+import { makeZstdDecoder } from './zstd-decoder.ts';
+import type { ZstdDecoder } from './zstd-decoder.ts';
 import {
   BLOCK_HEADER_LENGTH,
   SKIPPABLE_HEADER_LENGTH,
+  frameError,
   frameHeaderLength,
   frameKind,
   lengthAfterBlock,
@@ -14,7 +16,7 @@ import {
   skippableLength,
   wrongSize,
 } from './zstd-frame.ts';
-import type { FrameHeader, FrameLimits } from './zstd-frame.ts';
+import type { FrameLimits } from './zstd-frame.ts';
 
 /** Fills all of `output` from the frames that `input` starts with; bytes of `input` after them have no meaning. */
 export type ZstdClusterDecoder = (input: Uint8Array, output: Uint8Array) => void;
@@ -25,10 +27,11 @@ export type ZstdClusterDecoder = (input: Uint8Array, output: Uint8Array) => void
  * What it throws is a SparsecopyError without a source and with an offset in `input`: `TRUNCATED` when `input` ends
  * before `output` is full, `CORRUPT` (also when there is more than fills it), `LIMIT`, `UNSUPPORTED`.
  */
+// eslint-disable-next-line @typescript-eslint/require-await
 export async function makeZstdClusterDecoder(
   limits: FrameLimits = defaultLimits,
 ): Promise<ZstdClusterDecoder> {
-  const engine = await makeZstdEngine();
+  const decoder = makeZstdDecoder();
   return (input, output) => {
     let at = 0;
     for (let filled = 0; filled < output.length;) {
@@ -49,37 +52,49 @@ export async function makeZstdClusterDecoder(
           place,
         );
       }
-      const { frame, end } = measureFrame(input, at, limits);
-      const room = output.subarray(filled);
-      const written = engine.decodeFrame(input.subarray(at, end), room, place);
-      if (written !== (frame.contentSize ?? written)) throw wrongSize(frame, written, place);
+      const { written, end } = decodeFrame(decoder, input, at, output.subarray(filled), limits);
       filled += written;
       at = end;
     }
   };
 }
 
-/** Parses the frame at `at` of `input` as far as it takes to find its end. */
-function measureFrame(
+/** Decodes the frame at `at` of `input` to the start of `output`. Gives how much that is, and where the frame ends. */
+function decodeFrame(
+  decoder: ZstdDecoder,
   input: Uint8Array,
   at: number,
+  output: Uint8Array,
   limits: FrameLimits,
-): { readonly frame: FrameHeader; readonly end: number } {
+): { readonly written: number; readonly end: number } {
+  const place = { offset: at };
   demand(input, at, 5, 'frame header');
   const bytes = input.subarray(at);
   demand(input, at, frameHeaderLength(bytes), 'frame header');
-  const frame = parseFrameHeader(bytes, { offset: at }, limits);
+  const frame = parseFrameHeader(bytes, place, limits);
+  decoder.start(frame, place);
+  let written = 0;
   let end = at + frame.length;
   for (let isLast = false; !isLast;) {
     demand(input, end, BLOCK_HEADER_LENGTH, 'block header');
     const block = parseBlockHeader(input, end, frame, { offset: end });
-    const next = end + BLOCK_HEADER_LENGTH + block.length;
     isLast = block.isLast;
-    const length = next - end + (isLast ? lengthAfterBlock(block, frame) : 0);
-    demand(input, end, length, 'block');
-    end += length;
+    const after = isLast ? lengthAfterBlock(block, frame) : 0;
+    demand(input, end, BLOCK_HEADER_LENGTH + block.length + after, 'block');
+    const content = end + BLOCK_HEADER_LENGTH;
+    end = content + block.length;
+    decoder.decode(block, input.subarray(content, end));
+    const { pending } = decoder;
+    if (written + pending > output.length) {
+      throw frameError('CORRUPT', 'decodes to more bytes than expected', place);
+    }
+    decoder.takeInto(output, written);
+    written += pending;
+    if (isLast) decoder.finish(input, end);
+    end += after;
   }
-  return { frame, end };
+  if (written !== (frame.contentSize ?? written)) throw wrongSize(frame, written, place);
+  return { written, end };
 }
 
 /** @throws SparsecopyError `TRUNCATED` unless `input` has `length` bytes at `at`. */

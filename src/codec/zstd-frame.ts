@@ -22,15 +22,14 @@ export const SKIPPABLE_HEADER_LENGTH = 8;
 /** The maximum of what a block decodes to, in bytes (section 3.1.1.2.4). */
 export const MAX_BLOCK = 128 * 1024;
 
-/**
- * The largest window that can be decoded, in bytes: libzstd's default, and zstddec has no way to ask for more.
- */
+/** The largest window that is decoded, in bytes: the zstd command's default. */
 const MAX_WINDOW = 128 * 1024 * 1024;
 
 /** In bytes, by the dictionary id flag (section 3.1.1.1.3). */
 const DICTIONARY_ID_LENGTHS = [0, 1, 2, 4];
 
 /** Block types (section 3.1.1.2.2). */
+export const RAW = 0;
 const RLE = 1;
 const COMPRESSED = 2;
 const RESERVED = 3;
@@ -52,6 +51,8 @@ export interface FrameHeader {
   readonly length: number;
   /** Of all the frame decodes to, in bytes, when stored. */
   readonly contentSize: number | undefined;
+  /** How far back matches may reach, in bytes. */
+  readonly window: number;
   /** The most that one block may decode to, in bytes. */
   readonly blockMaximum: number;
   readonly hasChecksum: boolean;
@@ -60,6 +61,9 @@ export interface FrameHeader {
 /** What a block header says. */
 export interface BlockHeader {
   readonly isLast: boolean;
+  readonly type: number;
+  /** As stored, in bytes: of what a block of one repeated byte decodes to, else of the block. */
+  readonly size: number;
   /** Of the block after its header, in bytes. */
   readonly length: number;
 }
@@ -159,6 +163,7 @@ export function parseFrameHeader(
   return {
     length,
     contentSize,
+    window,
     blockMaximum: Math.min(window, MAX_BLOCK),
     hasChecksum: (descriptor & 0x04) !== 0,
   };
@@ -215,7 +220,7 @@ export function parseBlockHeader(
       { ...sourceOf(place), found: size, expected: blockMaximum },
     );
   }
-  return { isLast: (header & 1) !== 0, length: type === RLE ? 1 : size };
+  return { isLast: (header & 1) !== 0, type, size, length: type === RLE ? 1 : size };
 }
 
 /** Length of what follows a block, in bytes: the next block's header, or the checksum, or nothing. */

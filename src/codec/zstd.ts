@@ -1,12 +1,12 @@
-/** Decodes Zstandard (RFC 8878): finds the frames and their ends, holds them to the limits, has an engine decode them. */
+/** Decodes Zstandard (RFC 8878): finds the frames and their ends, holds them to the limits, has them decoded. */
 
 import { setImmediate } from 'node:timers/promises';
 import { SparsecopyError } from '../errors.ts';
 import type { Codec, CodecContext, Run } from '../types.ts';
 import { makeReader } from './reader.ts';
 import type { ByteReader } from './reader.ts';
-import { makeZstdEngine } from './zstd-engine.ts';
-import type { FrameDecoder, ZstdEngine } from './zstd-engine.ts';
+import { makeZstdDecoder } from './zstd-decoder.ts';
+import type { ZstdDecoder } from './zstd-decoder.ts';
 import {
   BLOCK_HEADER_LENGTH,
   SKIPPABLE_HEADER_LENGTH,
@@ -19,28 +19,24 @@ import {
   wrongSize,
 } from './zstd-frame.ts';
 import type { FrameHeader, FrameLimits, Place } from './zstd-frame.ts';
-import { makeRun } from './zstd-result.ts';
 
 export { makeZstdClusterDecoder } from './zstd-cluster.ts';
 
-/**
- * Blocks that are decoded at once. What they decode to is held in memory: 1 MiB at most. With fewer, handing over
- * to Node's thread pool takes a quarter of the time.
- */
-const BATCH = 8;
+/** What comes out is handed on after a MiB, or after this many blocks, which may be small ones. */
+const BATCH = 256;
 
 /**
  * Zstandard: any number of frames and skippable frames, without dictionaries.
  *
- * The frames are walked block by block, so that their ends are known and each cut is `TRUNCATED`. The engine gets
- * the bytes of one frame at a time; it verifies the content checksum.
+ * The frames are walked block by block, so that their ends are known and each cut is `TRUNCATED`. The decoder gets
+ * a block at a time; it verifies the content checksum.
  */
 export const zstd: Codec = {
   name: 'zstd',
   matches: startsWithZstd,
   async *decode(bytes, context): AsyncGenerator<Run> {
     await using reader = makeReader(bytes, context.name);
-    let engine: ZstdEngine | undefined;
+    let decoder: ZstdDecoder | undefined;
     let empty = 0;
     for (let first = true; first || !(await reader.atEnd()); first = false) {
       const place = { name: context.name, offset: reader.offset };
@@ -50,8 +46,8 @@ export const zstd: Codec = {
         await reader.skip(skippableLength(header), 'skippable frame');
       } else {
         const frame = await readFrameHeader(reader, place, context.limits);
-        engine ??= await makeZstdEngine();
-        for await (const run of decodeFrame(reader, frame, engine, place)) {
+        decoder ??= makeZstdDecoder();
+        for await (const run of decodeFrame(reader, frame, decoder, place)) {
           length += run.kind === 'zero' ? run.length : run.bytes.length;
           yield run;
         }
@@ -106,83 +102,34 @@ async function readFrameHeader(
 async function* decodeFrame(
   reader: ByteReader,
   frame: FrameHeader,
-  engine: ZstdEngine,
+  decoder: ZstdDecoder,
   place: Place,
 ): AsyncGenerator<Run> {
-  let decoder: FrameDecoder | undefined;
+  decoder.start(frame, place);
   let length = 0;
-  try {
-    for await (const { parts, isWhole, isLast } of readBlocks(reader, frame, place)) {
-      let runs: Run[];
-      if (isWhole) {
-        runs = decodeSmallFrame(Buffer.concat(parts), frame, engine, place);
-      } else {
-        decoder ??= engine.startFrame(place);
-        runs = await decoder.decode(parts);
-        if (isLast) runs.push(...(await decoder.finish()));
-      }
-      for (const run of runs) {
-        length += run.kind === 'zero' ? run.length : run.bytes.length;
-        // a frame of runs must not go on for ever when its header says how much there is
-        if (length > (frame.contentSize ?? length)) throw wrongSize(frame, length, place);
-        yield run;
-      }
-      // an engine may hold the thread while it works: others get a turn after each batch
-      await setImmediate();
-    }
-  } finally {
-    decoder?.close();
-  }
-  if (length !== (frame.contentSize ?? length)) throw wrongSize(frame, length, place);
-}
-
-/** Decodes a frame of one block, for which a decoder of its own would cost more than the work. */
-function decodeSmallFrame(
-  bytes: Uint8Array,
-  frame: FrameHeader,
-  engine: ZstdEngine,
-  place: Place,
-): Run[] {
-  const most = Math.min(frame.contentSize ?? frame.blockMaximum, frame.blockMaximum);
-  const output = Buffer.allocUnsafeSlow(most);
-  const length = engine.decodeFrame(bytes, output, place);
-  return length === 0 ? [] : [makeRun(output, 0, length, false)];
-}
-
-/** Some blocks of a frame that follow each other, with the frame's header and checksum when they are the first or last. */
-interface Batch {
-  /** Where the parts meet has no meaning. */
-  readonly parts: readonly Uint8Array[];
-  readonly isLast: boolean;
-  /** The frame is this one block. */
-  readonly isWhole: boolean;
-}
-
-/** Reads a frame up to its end. Each part but the last ends with the header of a block, which tells how much to read. */
-async function* readBlocks(
-  reader: ByteReader,
-  frame: FrameHeader,
-  place: Place,
-): AsyncGenerator<Batch> {
-  let header = await reader.read(frame.length + BLOCK_HEADER_LENGTH, 'frame header');
-  let parts = [header];
+  // ends with the header of the next block, which tells how much to read
+  let bytes = await reader.read(frame.length + BLOCK_HEADER_LENGTH, 'frame header');
   for (let count = 1; ; count++) {
-    const at = reader.offset - BLOCK_HEADER_LENGTH;
-    const block = parseBlockHeader(header, header.length - BLOCK_HEADER_LENGTH, frame, {
-      ...place,
-      offset: at,
-    });
-    header = await reader.read(
+    const at = { ...place, offset: reader.offset - BLOCK_HEADER_LENGTH };
+    const block = parseBlockHeader(bytes, bytes.length - BLOCK_HEADER_LENGTH, frame, at);
+    bytes = await reader.read(
       block.length + lengthAfterBlock(block, frame),
       'block with the next header',
     );
-    parts.push(header);
-    if (block.isLast || parts.length > BATCH) {
-      yield { parts, isLast: block.isLast, isWhole: block.isLast && count === 1 };
-      parts = [];
+    decoder.decode(block, bytes.subarray(0, block.length));
+    const total = length + decoder.pending;
+    // a frame must not go on for ever when its header says how much there is
+    if (total > (frame.contentSize ?? total)) throw wrongSize(frame, total, place);
+    if (block.isLast) decoder.finish(bytes, block.length);
+    if (decoder.isFull || block.isLast || count % BATCH === 0) {
+      length = total;
+      yield* decoder.take();
+      // the work holds the thread: others get a turn
+      await setImmediate();
     }
-    if (block.isLast) return;
+    if (block.isLast) break;
   }
+  if (length !== (frame.contentSize ?? length)) throw wrongSize(frame, length, place);
 }
 
 /** @throws SparsecopyError `LIMIT` for more than `emptyMembers` frames in a row that put out nothing. */
