@@ -4,13 +4,13 @@ export default defineConfig({
   entry: {
     index: 'src/index.ts',
     sparsecopy: 'src/cli/sparsecopy.ts',
-    'mover-worker': 'src/sink/mover-worker.ts',
+    thread: 'src/thread.ts',
   },
   format: ['esm'],
   platform: 'node',
   target: 'node20',
   // Optional and native: never bundled, looked for when they are needed.
-  external: [/^lz4(\/|$)/, /^fs-ext(\/|$)/],
+  external: [/^fs-ext(\/|$)/],
   splitting: true,
   sourcemap: true,
   clean: true,

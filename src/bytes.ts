@@ -38,3 +38,23 @@ export function alignDown(value: number, unit: number): number {
 export function alignUp(value: number, unit: number): number {
   return alignDown(value + unit - 1, unit);
 }
+
+/** Memory for `length` bytes, with arbitrary content, that nothing shares. */
+export function freshBytes(length: number): Buffer {
+  return Buffer.allocUnsafeSlow(length);
+}
+
+const lenders = new WeakMap<Uint8Array, () => void>();
+
+/** `bytes`, which `takeBack` wants back, to use them again, when nobody needs them any more. */
+export function lend(bytes: Buffer, takeBack: () => void): Buffer {
+  lenders.set(bytes, takeBack);
+  return bytes;
+}
+
+/** Tells whoever lent `bytes`, if somebody did, that they are needed no more. Not doing so is safe. */
+export function giveBack(bytes: Uint8Array): void {
+  const takeBack = lenders.get(bytes);
+  lenders.delete(bytes);
+  takeBack?.();
+}

@@ -6,6 +6,7 @@ import type { Limits } from './limits.ts';
 import { countedSource, peel } from './peel.ts';
 import { nextReferrer, resolvePath, type ReferenceOptions, type Referrer } from './references.ts';
 import type { FileIdentity } from './stat.ts';
+import type { Threads } from './threads.ts';
 import type { FormatName, OpenContext, Policy, Reference, Source } from './types.ts';
 
 /** What the caller tells of how the image is to be opened. */
@@ -29,12 +30,13 @@ export interface Referred {
   readonly identities: FileIdentity[];
 }
 
-/** What the format of `referrer`'s image is told; `count` is told what is read of the files that it names. */
+/** What the format of `referrer`'s image is told; `count` is told what is read of the files that it names, for which `threads` help too. */
 export function contextOf(
   options: ContextOptions,
   limits: Limits,
   referrer: Referrer,
   referred: Referred,
+  threads: Threads,
   count: (length: number) => void,
 ): OpenContext {
   const { backing, passphrase, resolveReference, snapshot } = options;
@@ -45,6 +47,7 @@ export function contextOf(
     (isFirst && backing !== undefined);
   return {
     limits,
+    threads,
     untrusted: options.policy === 'untrusted',
     allowCorrupt: options.allowCorrupt === true,
     passphrase: typeof passphrase === 'string' ? Buffer.from(passphrase) : passphrase,
@@ -58,7 +61,7 @@ export function contextOf(
     const input = given ?? (await resolvePath(reference, referrer)).path;
     const file = await peel(
       input,
-      { format: formatOf(reference, isOwn), decompress: false, policy: options.policy },
+      { format: formatOf(reference, isOwn), decompress: false, policy: options.policy, threads },
       limits,
     );
     try {
@@ -72,7 +75,7 @@ export function contextOf(
       }
       if (file.identity !== undefined) referred.identities.push(file.identity);
       referred.size += source.size;
-      const context = contextOf(options, limits, next, referred, count);
+      const context = contextOf(options, limits, next, referred, threads, count);
       const disk = await file.format.open(countedSource(source, count), context);
       return {
         ...disk,

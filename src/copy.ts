@@ -123,7 +123,7 @@ async function copy(
   started: number,
 ): Promise<Report> {
   const tempDir = options.tempDir ?? (await folderOf(destination));
-  const opened = await open(source, { ...options, tempDir });
+  const opened = await open(source, { ...options, tempDir }, true);
   try {
     const { maxWrite } = options;
     const expectedSize =
@@ -155,7 +155,7 @@ async function copy(
     const timer = setInterval(tell, PROGRESS_MS).unref();
     try {
       if (newFile !== undefined && stored !== undefined) {
-        await moveDisk(opened, stored, newFile, blockSize, moved, options.signal);
+        await moveDisk(opened, stored, newFile, blockSize, limits, moved, options.signal);
       } else {
         const checkRatio = makeRatioGuard(opened, limits);
         const chunks = chunksUpTo(opened, options, !needsOrder, (length) => {

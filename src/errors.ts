@@ -108,3 +108,52 @@ export async function inStep<T>(step: Step, promise: Promise<T>): Promise<T> {
     throw markStep(error, step);
   }
 }
+
+/** An error on its way between threads, on which errors do not keep their fields. */
+export interface FlatError {
+  readonly name: string;
+  readonly message: string;
+  readonly step: Step | undefined;
+  /** Of this package's errors; what they have but a cause. */
+  readonly details: ErrorDetails | undefined;
+  /** Of the system's errors and others: `code`, `errno`, `syscall`. */
+  readonly fields: Readonly<Record<string, string | number | undefined>>;
+  readonly cause: FlatError | undefined;
+}
+
+/** `error` as something that can be sent to another thread. */
+export function flattenError(error: unknown): FlatError {
+  if (!(error instanceof Error)) return flattenError(new Error(String(error)));
+  const { name, message, cause } = error;
+  const { code, errno, syscall, path } = error as NodeJS.ErrnoException;
+  const isOwn = error instanceof SparsecopyError;
+  const { source, offset, feature, limit, found, expected } = (isOwn ? error : {}) as ErrorDetails;
+  return {
+    name,
+    message,
+    step: stepOf(error),
+    details: isOwn ? { source, offset, feature, limit, found, expected } : undefined,
+    fields: { code, errno, syscall, path },
+    cause: cause === undefined ? undefined : flattenError(cause),
+  };
+}
+
+/** The error that `flat` was. */
+export function reviveError(flat: FlatError): Error {
+  const cause = flat.cause === undefined ? undefined : reviveError(flat.cause);
+  const error = makeAnew(flat, cause);
+  if (flat.step !== undefined) markStep(error, flat.step);
+  return error;
+}
+
+function makeAnew({ name, message, details, fields }: FlatError, cause: Error | undefined): Error {
+  if (details !== undefined) {
+    const { source, ...others } = details;
+    // The message starts with the source already.
+    const error = new SparsecopyError(fields['code'] as ErrorCode, message, { ...others, cause });
+    return Object.assign(error, { source });
+  }
+  const known = Object.entries(fields).filter(([, value]) => value !== undefined);
+  const error = new Error(message, cause === undefined ? undefined : { cause });
+  return Object.assign(error, { name }, Object.fromEntries(known));
+}

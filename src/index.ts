@@ -17,6 +17,9 @@ export type {
 export type { OpenOptions } from './open.ts';
 export type { Input } from './source/input.ts';
 
+export { threadPool } from './threads.ts';
+export type { ThreadPool } from './threads.ts';
+
 export { chunksOf, decompress } from './stages.ts';
 export type { DecompressOptions } from './stages.ts';
 export { detectZeros } from './chunk/zeros.ts';

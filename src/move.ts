@@ -1,10 +1,11 @@
-/** Copies a disk whose bytes lie as they are in a file to a new file, without the bytes passing through this thread. */
+/** Copies a disk whose bytes lie in a file, as they are or compressed, to a new file, without the bytes passing through this thread. */
 
 import { once } from 'node:events';
 import { finished } from 'node:stream/promises';
 import { markStep } from './errors.ts';
+import { makeRatioGuard } from './chunk/ratio.ts';
+import type { Limits } from './limits.ts';
 import type { Opened } from './open.ts';
-import { MOVER_THREADS } from './sink/mover.ts';
 import type { MovingSink } from './sink/sparse-file.ts';
 import type { Stored, StoredExtent } from './types.ts';
 
@@ -14,6 +15,9 @@ const WORTH = 64 * 1024 * 1024;
 /** What a thread gets at a time: much against what asking it costs, little against what a cancelled copy may still do. */
 const BATCH_LENGTH = 16 * 1024 * 1024;
 const BATCH_RANGES = 512;
+
+/** Threads that copy without decoding: writes to one file exclude each other, so the second one reads while the first one writes. */
+const MOVERS = 2;
 
 /** Any source has its data extents at multiples of it: a block of this size or a divisor never spans two of them. */
 const LEAST_ALIGNMENT = 512;
@@ -32,13 +36,12 @@ type DataExtent = StoredExtent & { readonly kind: 'data' };
 export function worthMoving(opened: Opened, blockSize: number): Stored | undefined {
   const { stored } = opened.disk ?? {};
   const allocatedSize = opened.details?.allocatedSize ?? 0;
-  // More than there is in the file: clusters are used more than once, which the stages keep an eye on.
-  const isWorth = allocatedSize >= WORTH && allocatedSize <= (opened.sourceSize ?? 0);
+  const isWorth = opened.threads.areWorth(allocatedSize, WORTH);
   return isWorth && LEAST_ALIGNMENT % blockSize === 0 ? stored : undefined;
 }
 
 /**
- * Moves the whole disk, whose bytes are `stored`, into `sink`, and ends it; `totals` is kept up to date.
+ * Has the threads move the whole disk, whose bytes are `stored`, into `sink`, and ends it; `totals` is kept up to date.
  * @throws what reading and writing throw, marked with their step; the signal's reason.
  */
 export async function moveDisk(
@@ -46,11 +49,16 @@ export async function moveDisk(
   stored: Stored,
   sink: MovingSink,
   blockSize: number,
+  limits: Limits,
   totals: MoveTotals,
   signal: AbortSignal | undefined,
 ): Promise<void> {
+  const { threads } = opened;
+  const movers = stored.compression === undefined ? Math.min(MOVERS, threads.size) : threads.size;
+  const checkRatio = makeRatioGuard(opened, limits);
   const flying = new Set<Promise<void>>();
-  const closed = once(sink, 'close');
+  // Not `once` of node:events, which rejects for an error, too, while nobody may be waiting.
+  const closed = new Promise((resolve) => sink.once('close', resolve));
   const ended = finished(sink);
   ended.catch(() => undefined);
   let failure: { error: unknown } | undefined;
@@ -63,11 +71,12 @@ export async function moveDisk(
   const start = async (batch: readonly DataExtent[]): Promise<void> => {
     const length = batch.reduce((sum, extent) => sum + extent.length, 0);
     const flight: Promise<void> = sink
-      .move(stored, opened.name, batch, blockSize)
-      .then((diskSize) => {
+      .move(threads, stored, opened.name, batch, blockSize)
+      .then(({ bytesRead, diskSize }) => {
         totals.diskSize += diskSize;
         totals.dataLength += length;
-        opened.count(length);
+        opened.count(bytesRead);
+        checkRatio(totals.diskSize);
       })
       .catch((error: unknown) => {
         failure ??= { error };
@@ -75,7 +84,7 @@ export async function moveDisk(
       .finally(() => flying.delete(flight));
     flying.add(flight);
     // One more than there are threads: none of them waits for the next.
-    if (flying.size > MOVER_THREADS) await Promise.race(flying);
+    if (flying.size > movers) await Promise.race(flying);
     check();
   };
 
@@ -114,7 +123,8 @@ export async function moveDisk(
 
 /** `extent` in pieces of at most a batch. */
 function* pieces(extent: StoredExtent): Generator<StoredExtent> {
-  if (extent.kind === 'zero') {
+  // A compressed cluster is one piece.
+  if (extent.kind === 'zero' || extent.hostLength !== undefined) {
     yield extent;
     return;
   }

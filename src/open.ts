@@ -14,6 +14,7 @@ import { bufferSource } from './source/buffer.ts';
 import type { Input } from './source/input.ts';
 import { spool } from './spool.ts';
 import type { FileIdentity } from './stat.ts';
+import type { Threads } from './threads.ts';
 import type {
   Chunk,
   ChunkPool,
@@ -49,6 +50,7 @@ export interface Opened extends AsyncDisposable {
   readonly bytesRead: number;
   /** The files and devices that are read. */
   readonly identities: readonly FileIdentity[];
+  readonly threads: Threads;
   /** What had to be kept until its place was known. */
   readonly parked: Parked;
   /**
@@ -72,18 +74,25 @@ interface ChunksOptions {
 }
 
 /**
- * Opens `input`. Its errors are marked as the source's.
+ * Opens `input`. Its errors are marked as the source's. With `willCopy` threads are started for it at once, where it is large.
  * @throws SparsecopyError `SOURCE` for an input of a kind that cannot be read, `FORMAT` when the declared format is not
  * there, and whatever codec and format throw; system errors as they come.
  */
-export function open(input: Input, options: OpenOptions = {}): Promise<Opened> {
-  return inStep('source', openInput(input, options));
+export function open(input: Input, options: OpenOptions = {}, willCopy = false): Promise<Opened> {
+  return inStep('source', openInput(input, options, willCopy));
 }
 
-async function openInput(input: Input, options: OpenOptions): Promise<Opened> {
+/** Files from this size on are worth threads, whatever is to be done with them. */
+const WORTH_THREADS = 64 * 1024 * 1024;
+
+async function openInput(input: Input, options: OpenOptions, willCopy: boolean): Promise<Opened> {
   const limits = limitsOf(options.policy, options.limits);
   const peeled = await peel(input, options, limits);
   const { name, inside, format } = peeled;
+  // They start while the tables are read.
+  if (willCopy && peeled.threads.areWorth(peeled.sourceSize ?? 0, WORTH_THREADS)) {
+    peeled.threads.start();
+  }
   const untrusted = options.policy === 'untrusted';
   const referred: Referred = { size: 0, identities: [] };
   const toDispose: AsyncDisposable[] = [peeled];
@@ -95,7 +104,7 @@ async function openInput(input: Input, options: OpenOptions): Promise<Opened> {
   try {
     const path = typeof input === 'string' && input !== '-' ? input : undefined;
     const referrer = firstReferrer(name, path, peeled.identity, options);
-    const context = contextOf(options, limits, referrer, referred, (length) => {
+    const context = contextOf(options, limits, referrer, referred, peeled.threads, (length) => {
       peeled.count(length);
     });
     let disk: Disk | undefined;
@@ -161,6 +170,7 @@ async function openInput(input: Input, options: OpenOptions): Promise<Opened> {
       get identities(): readonly FileIdentity[] {
         return [...referrer.chain, ...referred.identities];
       },
+      threads: peeled.threads,
       get parked(): Parked {
         return parked;
       },

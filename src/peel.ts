@@ -1,6 +1,7 @@
 /** From an input to what is inside its compressions, and which format that has. */
 
 import { detectCodec } from './codec/index.ts';
+import { decode } from './codec/remote.ts';
 import { SparsecopyError } from './errors.ts';
 import { detectFormat, formats } from './format/index.ts';
 import type { Limits } from './limits.ts';
@@ -15,6 +16,7 @@ import {
   runsOf,
 } from './source/stream.ts';
 import type { FileIdentity } from './stat.ts';
+import { threadsOf, type ThreadPool, type Threads } from './threads.ts';
 import type { CodecName, Format, FormatName, Policy, Run, Source } from './types.ts';
 
 export interface PeelOptions {
@@ -26,6 +28,11 @@ export interface PeelOptions {
   readonly policy?: Policy | undefined;
   /** Ends the wait for an input, and what is being done with it: the promise rejects with the signal's reason. */
   readonly signal?: AbortSignal | undefined;
+  /**
+   * How many threads may help, 0 for none, or a pool (`threadPool`) that several calls share. Default: what the environment says in
+   * `SPARSECOPY_THREADS`, or as many as there are cores, at most 8. They are started when the work is worth it.
+   */
+  readonly threads?: number | ThreadPool | undefined;
 }
 
 /** What is inside all compressions: something that can seek, or something that passes once. */
@@ -42,6 +49,7 @@ export interface Peeled extends AsyncDisposable {
   /** Size of the input as it came, in bytes, when known. */
   readonly sourceSize: number | undefined;
   readonly identity: FileIdentity | undefined;
+  readonly threads: Threads;
   /** Bytes of the input read so far, as they came. */
   readonly bytesRead: number;
   /** Takes note of bytes of the input that somebody else has read. */
@@ -58,6 +66,7 @@ export interface Peeled extends AsyncDisposable {
  */
 export async function peel(input: Input, options: PeelOptions, limits: Limits): Promise<Peeled> {
   const untrusted = options.policy === 'untrusted';
+  const { threads, isOwn } = threadsOf(options.threads);
   const found = await findInput(input, untrusted);
   const stop = new AbortController();
   let bytesRead = 0;
@@ -76,12 +85,13 @@ export async function peel(input: Input, options: PeelOptions, limits: Limits): 
     signal?.removeEventListener('abort', onAbort);
     await runs?.return();
     await found.dispose();
+    if (isOwn) await threads[Symbol.asyncDispose]();
   };
   try {
     if (found.source !== undefined) {
       checkSize(found.name, 'sourceSize', found.source.size, limits);
     }
-    unwrapped = await unwrap(counted(found, count), options, limits, stop.signal);
+    unwrapped = await unwrap(counted(found, count), { ...options, threads }, limits, stop.signal);
     const format = chooseFormat(found.name, options.format, {
       head: unwrapped.head,
       size: unwrapped.source?.size,
@@ -93,6 +103,7 @@ export async function peel(input: Input, options: PeelOptions, limits: Limits): 
       format,
       sourceSize: found.source?.size,
       identity: found.identity,
+      threads,
       get bytesRead(): number {
         return bytesRead;
       },
@@ -124,11 +135,12 @@ async function checked(
 
 async function unwrap(
   input: FoundInput,
-  options: PeelOptions,
+  options: PeelOptions & { readonly threads: Threads },
   limits: Limits,
   signal: AbortSignal,
 ): Promise<Inside> {
   const { name, source } = input;
+  const { threads } = options;
   const untrusted = options.policy === 'untrusted';
   const patience = { name, limits };
   const codecNames: CodecName[] = [];
@@ -157,7 +169,9 @@ async function unwrap(
         passing === undefined
           ? cancellable(bytesOfSource(source as Source), signal)
           : bytesOfRuns(passing.runs);
-      passing = await peekRuns(codec.decode(inner, { name, limits, untrusted }), limits.probeHead);
+      const context = { name, limits, untrusted, threads };
+      const size = passing === undefined ? source?.size : undefined;
+      passing = await peekRuns(decode(codec, inner, context, size), limits.probeHead);
       head = passing.head;
     }
   } catch (error) {

@@ -1,6 +1,7 @@
 /** The shapes that travel between the stages: sources, byte streams, extents, chunks, codecs, formats. */
 
 import type { Limits } from './limits.ts';
+import type { Threads } from './threads.ts';
 
 /**
  * Random access to the bytes of one thing: a file, a device, a buffer, or an opened disk image.
@@ -21,23 +22,30 @@ export interface Source extends AsyncDisposable {
    * the range, never empty, neighbours differ in kind. A source that knows nothing yields one data extent.
    */
   extents(start?: number, end?: number): AsyncIterable<Extent>;
-  /** Where the bytes lie, if all of them lie as they are in one open regular file: they can be moved without being read here. */
+  /** Where the bytes lie, if all of them lie in one open regular file, as they are or compressed: they can be moved without being read here. */
   readonly stored?: Stored | undefined;
 }
 
-/** Bytes that lie as they are in an open regular file. */
+/** Bytes that lie in an open regular file. */
 export interface Stored {
   /** The descriptor, open for reading as long as its Source is. */
   readonly fd: number;
   /** The Source is the file: each byte lies at its own offset, holes included. */
   readonly isWhole: boolean;
+  /** What threads must know of it to decode what is compressed, when anything is: the format's business. */
+  readonly compression?: object | undefined;
   /** As `extents` of the Source, from 0 to its size; data extents tell where they lie, and neighbours may be of one kind. */
   extents(): AsyncIterable<StoredExtent>;
 }
 
 export type StoredExtent =
   | (Extent & { readonly kind: 'zero' })
-  | (Extent & { readonly kind: 'data'; readonly hostOffset: number });
+  | (Extent & {
+      readonly kind: 'data';
+      readonly hostOffset: number;
+      /** How many bytes are there, where they are a compressed cluster. */
+      readonly hostLength?: number;
+    });
 
 /** A range of bytes. A zero extent is a fact about content (all bytes are zero), not an order to skip. */
 export interface Extent {
@@ -70,9 +78,12 @@ export interface DataChunk extends Extent {
 /** The only thing that flows from a disk to a sink. */
 export type Chunk = ZeroChunk | DataChunk;
 
-/** What a codec puts out: bytes (owned by the receiver from then on) or a number of zero bytes that nobody made. */
+/**
+ * What a codec puts out: bytes (owned by the receiver from then on, who may call `release` once when it needs them no more, as with
+ * a chunk) or a number of zero bytes that nobody made.
+ */
 export type Run =
-  | { readonly kind: 'data'; readonly bytes: Uint8Array }
+  | { readonly kind: 'data'; readonly bytes: Uint8Array; readonly release?: () => void }
   | { readonly kind: 'zero'; readonly length: number };
 
 /** What a codec is told besides the bytes. */
@@ -82,6 +93,10 @@ export interface CodecContext {
   readonly limits: Limits;
   /** Refuse what has no checks of its own, and what nobody makes any more. */
   readonly untrusted?: boolean;
+  /** Who may help. */
+  readonly threads?: Threads | undefined;
+  /** Memory for the bytes of one run; by default each has memory of its own. */
+  readonly allocate?: ((length: number) => Buffer) | undefined;
 }
 
 /** A compression: forward only, it cannot seek. */
@@ -89,6 +104,11 @@ export interface Codec {
   readonly name: CodecName;
   /** True when `head` (the first bytes of the input, possibly fewer than wanted) has the codec's magic. */
   matches(head: Uint8Array): boolean;
+  /**
+   * True when a stream that starts with `head` has parts that can be decoded each by itself, which `decode` then gives to the threads
+   * of its context.
+   */
+  hasParts?(head: Uint8Array): boolean;
   /**
    * Decodes all members, frames or streams of `bytes` up to their end.
    * @throws SparsecopyError `TRUNCATED` (input ends early, or is empty), `CORRUPT` (checksum, size, structure,
@@ -198,6 +218,8 @@ export type Policy = 'default' | 'untrusted';
 /** What a format is told besides the file. */
 export interface OpenContext {
   readonly limits: Limits;
+  /** Who may help. */
+  readonly threads?: Threads | undefined;
   /** Refuse what no writer makes, though it could be read: two owners of one cluster (security.md T15). */
   readonly untrusted?: boolean;
   /** Read an image that is marked as corrupt. */
@@ -248,4 +270,12 @@ export interface Format {
     head: Uint8Array,
     context: PassContext,
   ): Promise<PassingDisk | undefined>;
+}
+
+/** Work that a thread does: what is asked in, what is answered out. What `transfer` holds goes over with the answer. */
+export type Job = (message: never) => JobResult | Promise<JobResult>;
+
+export interface JobResult {
+  readonly answer: unknown;
+  readonly transfer?: readonly ArrayBuffer[];
 }

@@ -12,7 +12,7 @@ const files = readdirSync(src, { recursive: true, encoding: 'utf8' }).filter((na
 
 /** From the bottom up; a part may import from parts before it, and from itself. */
 const parts: readonly (readonly string[])[] = [
-  ['types', 'errors', 'limits', 'bytes', 'stat'],
+  ['types', 'errors', 'limits', 'bytes', 'stat', 'threads'],
   ['source', 'codec', 'chunk', 'sink'],
   // What does not fit into memory: a temporary file is a source and is written like a sink.
   ['spool'],
@@ -25,7 +25,7 @@ const parts: readonly (readonly string[])[] = [
   ['open'],
   ['move'],
   ['copy', 'inspect', 'stages', 'check', 'compare'],
-  ['cli', 'index'],
+  ['cli', 'index', 'thread'],
 ];
 
 function partOf(file: string): string {

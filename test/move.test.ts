@@ -14,7 +14,8 @@ import {
 import { join } from 'node:path';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { sparsecopy, type Progress } from '../src/index.ts';
-import { makeMover } from '../src/sink/mover.ts';
+import type { Move } from '../src/sink/mover-job.ts';
+import { threadsOf } from '../src/threads.ts';
 import { canFindHoles } from '../src/source/holes.ts';
 import { shell, startCommand } from './command.ts';
 import { rejection, sha256, tempDir } from './helpers.ts';
@@ -142,14 +143,15 @@ describe('moving', () => {
     writeFileSync(join(folder, 'src'), randomBytes(3 * MiB));
     const from = openSync(join(folder, 'src'), 'r');
     const to = openSync(join(folder, 'dst'), 'w');
-    const mover = makeMover();
+    const { threads } = threadsOf(1);
     onTestFinished(async () => {
-      await mover.close();
+      await threads[Symbol.asyncDispose]();
       closeSync(from);
       closeSync(to);
     });
-    const ranges = [{ fromOffset: 0, toOffset: 0, length: 5 * MiB }];
-    const move = mover.move({ from, to, ranges, grain: 4096, blockSize: 512 }, 'src');
+    const ranges = [{ offset: 0, length: 5 * MiB, hostOffset: 0 }];
+    const task: Move = { name: 'src', from, to, seek: 0, ranges, grain: 4096, blockSize: 512 };
+    const move = threads.ask('move', task);
     const error = await rejection(move);
     expect(error.code).toBe('TRUNCATED');
     expect(error.message).toBe(

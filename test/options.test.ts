@@ -152,7 +152,8 @@ describe('getopt_long rules', () => {
     ['--sn=x', 'snapshot'],
     ['--st', 'strict'],
     ['--u', 'untrusted'],
-    ['--t=x', 'temp-dir'],
+    ['--te=x', 'temp-dir'],
+    ['--th=2', 'threads'],
     ['--allow-r', 'allow-references'],
     ['--allow-r=x', 'allow-references'],
     ['--allow-c', 'allow-corrupt'],
@@ -182,6 +183,8 @@ describe('getopt_long rules', () => {
     [['--snapshot']],
     [['--backing']],
     [['--temp-dir']],
+    [['--threads']],
+    [['--t=x']],
     [['-t', '/tmp']],
   ])('%j is refused', (argv) => {
     expect(() => parsed(...argv)).toThrow(UsageError);

@@ -38,6 +38,7 @@ test('the public names', () => {
     'sparseFile',
     'sparsecopy',
     'tally',
+    'threadPool',
   ]);
 });
 

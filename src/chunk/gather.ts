@@ -67,11 +67,18 @@ export async function* gather(
       }
       const bytes = asBuffer(run.bytes);
       let at = 0;
+      /** Parts of the run that have been passed on, and the loop itself. */
+      let users = 1;
+      const release = (): void => {
+        if (--users === 0) run.release?.();
+      };
       while (at < bytes.length) {
         const rest = bytes.length - at;
         if (filled === 0 && rest >= PASS_LENGTH) {
           const length = Math.min(rest - (rest % PASS_ALIGNMENT), pool.bufferSize);
-          yield { kind: 'data', offset, length, bytes: bytes.subarray(at, at + length) };
+          const part = bytes.subarray(at, at + length);
+          users++;
+          yield { kind: 'data', offset, length, bytes: part, release };
           offset += length;
           at += length;
           continue;
@@ -82,6 +89,7 @@ export async function* gather(
         at += taken;
         if (filled === pool.bufferSize) yield flush();
       }
+      release();
       if (offset + filled >= end) break;
     }
     if (filled > 0) yield flush();

@@ -2,7 +2,7 @@
 
 import { getSystemErrorMap } from 'node:util';
 import type { CheckReport } from '../check.ts';
-import { compareFailureOf, type CompareFailure } from '../compare.ts';
+import type { CompareFailure } from '../compare.ts';
 import { SparsecopyError, stepOf, type Step } from '../errors.ts';
 
 /** What the command was asked for. */
@@ -57,13 +57,17 @@ const places: Readonly<Record<Step, (source: string, destination: string) => str
   remainder: (source) => source,
 };
 
-/** For `error`, which ended `command`. */
-export function exitStatus(error: unknown, command: Command): number {
+/** For `error`, which ended `command`; `failure` is what `compare` knows of it. */
+export function exitStatus(
+  error: unknown,
+  command: Command,
+  failure: CompareFailure | undefined,
+): number {
   if (command === 'check') {
     const hasNone = error instanceof SparsecopyError && error.feature === 'check';
     return hasNone ? EXIT_NO_CHECKS : checkStatuses.failed;
   }
-  if (command === 'compare') return compareStatuses[compareFailureOf(error)?.step ?? 'open'];
+  if (command === 'compare') return compareStatuses[failure?.step ?? 'open'];
   const { code } = error as NodeJS.ErrnoException;
   if (code === 'ERR_MEMORY_ALLOCATION_FAILED' || code === 'ENOMEM') return EXIT_MEMORY;
   if (error instanceof RangeError && /allocation/.test(error.message)) return EXIT_MEMORY;

@@ -2,6 +2,7 @@
 
 import * as fs from 'node:fs';
 import type { OpenOptions } from '../open.ts';
+import { countThreads } from '../threads.ts';
 import type { FormatName } from '../types.ts';
 import { UsageError, type OptionName } from './options.ts';
 
@@ -32,6 +33,7 @@ export async function openOptions(
   if (ratio !== undefined && !(Number(ratio) >= 1)) {
     throw new UsageError(`bad number '${ratio}' for --max-ratio, expected 1 or more`);
   }
+  const threads = threadsOf(options.get('threads'));
   const readers = [...inputs, options.get('backing'), options.get('passphrase-file')];
   if (readers.filter((name) => name === '-').length > 1) {
     throw new UsageError('standard input can be read for one thing only');
@@ -48,7 +50,18 @@ export async function openOptions(
     backing: options.get('backing'),
     passphrase: await passphraseOf(options),
     tempDir,
+    threads,
   };
+}
+
+/** A number of threads, or what the environment says. @throws UsageError */
+function threadsOf(text: string | undefined): number {
+  try {
+    return countThreads(text === undefined ? undefined : Number(text === '' ? NaN : text));
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw new UsageError(text === undefined ? error.message : `bad number '${text}' for --threads`);
+  }
 }
 
 function isFolder(path: string): boolean {

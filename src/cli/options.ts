@@ -62,6 +62,11 @@ export const imageOptions = [
     help: 'data for each byte of the image (default 1000, untrusted 100)',
   },
   { name: 'temp-dir', value: 'DIR', help: 'for what neither passes once nor fits into memory' },
+  {
+    name: 'threads',
+    value: 'N',
+    help: 'helpers, 0 for none (default $SPARSECOPY_THREADS, or cores)',
+  },
 ] as const satisfies readonly Option[];
 
 /** Our own options on what comes of it. */

@@ -2,11 +2,8 @@
 /** The command: argv to one call, its result to text, its failure to an exit status. */
 
 import { readFileSync } from 'node:fs';
-import { check } from '../check.ts';
-import { compare, compareFailureOf } from '../compare.ts';
 import { sparsecopy, type CopyOptions } from '../copy.ts';
 import { quoteUntrusted } from '../errors.ts';
-import { info, map } from '../inspect.ts';
 import {
   EXIT_DIFFERENT,
   checkStatuses,
@@ -33,7 +30,7 @@ import {
 
 const DEFAULT_BLOCK_SIZE = 512;
 
-/** What each command takes, in words, and what runs it; copying has no name of its own. */
+/** What each command takes, in words, and what runs it; copying has no name of its own, and is the only one that is loaded before it is wanted. */
 const commands: Readonly<
   Record<
     Command,
@@ -81,9 +78,11 @@ async function main(argv: readonly string[]): Promise<void> {
       return;
     }
     const [first = '', second = ''] = operands.map(nameOf);
-    const source = compareFailureOf(error)?.input === 'b' ? second : first;
+    const failure =
+      command === 'compare' ? (await import('../compare.ts')).compareFailureOf(error) : undefined;
+    const source = failure?.input === 'b' ? second : first;
     process.stderr.write(`sparsecopy: ${errorLine(error, source, second)}\n`);
-    process.exitCode = exitStatus(error, command);
+    process.exitCode = exitStatus(error, command, failure);
   }
 }
 
@@ -148,6 +147,7 @@ function sizeOptions(options: Options): CopyOptions {
 }
 
 async function printInfo([image = '']: readonly string[], options: Options): Promise<void> {
+  const { info } = await import('../inspect.ts');
   const found = await info(image, await openOptions(options, [image]));
   process.stdout.write(
     options.has('json')
@@ -157,6 +157,7 @@ async function printInfo([image = '']: readonly string[], options: Options): Pro
 }
 
 async function printMap([image = '']: readonly string[], options: Options): Promise<void> {
+  const { map } = await import('../inspect.ts');
   const extents = [];
   const opening = await openOptions(options, [image]);
   for await (const extent of map(image, opening)) extents.push(extent);
@@ -178,6 +179,7 @@ async function printMap([image = '']: readonly string[], options: Options): Prom
 }
 
 async function printCheck([image = '']: readonly string[], options: Options): Promise<void> {
+  const { check } = await import('../check.ts');
   const report = await check(image, await openOptions(options, [image]));
   if (options.has('json')) process.stdout.write(`${JSON.stringify(report, undefined, 2)}\n`);
   else if (!options.has('quiet')) process.stdout.write(checkText(report));
@@ -189,6 +191,7 @@ async function printComparison(
   options: Options,
 ): Promise<void> {
   const opening = await openOptions(options, [a, b]);
+  const { compare } = await import('../compare.ts');
   const comparison = await compare(a, b, {
     ...opening,
     // These are said of one image; both can be exchanged.

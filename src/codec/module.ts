@@ -9,6 +9,7 @@ declare const WebAssembly: {
 const compiled = new Map<string, object>();
 
 /** A new instance, with a memory of its own that is freed with it, of the module `wasm` in base64; compiled once a thread. */
+// eslint-disable-next-line @typescript-eslint/no-unnecessary-type-parameters
 export function instantiate<Exports>(wasm: string): Exports {
   let module = compiled.get(wasm);
   if (module === undefined) {

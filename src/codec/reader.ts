@@ -11,7 +11,7 @@ import type { ByteStream } from '../types.ts';
 export interface ByteReader extends AsyncDisposable {
   /** For messages only. */
   readonly name: string;
-  /** Bytes consumed so far. */
+  /** Of the next byte in the input: bytes consumed so far, unless the reader starts elsewhere. */
   readonly offset: number;
   /**
    * The next `length` bytes, exactly. Memory is taken as bytes arrive, so a `length` that lies costs nothing.
@@ -42,11 +42,11 @@ const FIRST_BUFFER = 1024 * 1024;
 
 const NONE = new Uint8Array(0);
 
-/** A reader of `bytes`; `name` is put before its messages. */
-export function makeReader(bytes: ByteStream, name: string): ByteReader {
+/** A reader of `bytes`, whose first is at `start` of the input called `name`, for its messages. */
+export function makeReader(bytes: ByteStream, name: string, start = 0): ByteReader {
   const iterator = bytes[Symbol.asyncIterator]();
   let ended = false;
-  let offset = 0;
+  let offset = start;
   /** What is at hand, in order: `current`, then `following` (non-empty only while `current` was gathered). */
   let current: Uint8Array = NONE;
   let following: Uint8Array = NONE;
@@ -146,10 +146,10 @@ export function makeReader(bytes: ByteStream, name: string): ByteReader {
       return consume(Math.min(max, current.length));
     },
     async skip(length, what = 'data'): Promise<void> {
-      const start = offset;
-      while (offset - start < length) {
-        const left = length - (offset - start);
-        if (!(await refill())) throw truncated(start, length, offset - start, what);
+      const place = offset;
+      while (offset - place < length) {
+        const left = length - (offset - place);
+        if (!(await refill())) throw truncated(place, length, offset - place, what);
         consume(Math.min(left, current.length));
       }
     },

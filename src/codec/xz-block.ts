@@ -6,7 +6,7 @@
 import { SparsecopyError } from '../errors.ts';
 import type { Run } from '../types.ts';
 import type { Check } from './xz-check.ts';
-import { MAX_CHUNK_HEADER, parseChunk } from './xz-decoder.ts';
+import { parseChunk } from './xz-decoder.ts';
 import type { Chunk, Lzma2Decoder } from './xz-decoder.ts';
 import { endOfFilters, throughFilters } from './xz-filter.ts';
 import type { BlockHeader } from './xz-header.ts';
@@ -153,40 +153,4 @@ export function makeBlockDecoder(
       );
     },
   };
-}
-
-/**
- * Decodes a block that is in memory: `bytes` starts behind its header, and has the padding and the check, too. It must be as long as its
- * header says.
- * @throws SparsecopyError as `BlockDecoder`, and `TRUNCATED` when `bytes` ends before the block does.
- */
-export function* decodeWholeBlock(
-  decoder: BlockDecoder,
-  bytes: Uint8Array,
-  { name, data }: BlockPlace,
-): Generator<Run, void> {
-  const truncated = (what: string, at: number): SparsecopyError =>
-    new SparsecopyError('TRUNCATED', `${what} at ${data + at} goes beyond the block's end`, {
-      source: name,
-      offset: data + at,
-    });
-  let at = 0;
-  for (let ended = false; !ended;) {
-    const chunk = decoder.start(bytes.subarray(at, at + MAX_CHUNK_HEADER));
-    if (chunk === undefined) throw truncated('LZMA2 chunk', at);
-    const start = at + chunk.headerLength;
-    const end = start + chunk.length;
-    yield* decoder.push(bytes.subarray(start, end));
-    if (end > bytes.length) throw truncated('LZMA2 chunk', at);
-    ended = chunk.control === 0;
-    at = end;
-  }
-  // the header's length is a multiple of four, so is what precedes the check (section 3.3)
-  const check = at + (-at & 3);
-  if (check + decoder.checkLength > bytes.length) throw truncated('block check', at);
-  if (bytes.subarray(at, check).some((byte) => byte !== 0)) {
-    const sentence = `block padding at ${data + at} is not zero`;
-    throw new SparsecopyError('CORRUPT', sentence, { source: name, offset: data + at });
-  }
-  decoder.verify(bytes.subarray(check, check + decoder.checkLength), data + check);
 }

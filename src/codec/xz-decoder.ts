@@ -1,5 +1,6 @@
 /** Drives assembly/lzma2.ts: chunks of LZMA2 in, runs out, with a memory not much larger than the dictionary. */
 
+import { freshBytes } from '../bytes.ts';
 import type { Run } from '../types.ts';
 import { instantiate } from './module.ts';
 import { wasm } from './wasm/lzma2.ts';
@@ -31,6 +32,8 @@ export interface Fault {
 
 /** Decodes LZMA2, one block after the other. It never waits for anything. */
 export interface Lzma2Decoder {
+  /** Gives memory for the bytes of a run; by default each has its own. */
+  allocate: (length: number) => Buffer;
   /**
    * Starts a block with a dictionary of `dictionarySize` bytes, which decodes to no more than `uncompressedSize`.
    * Gives a fault when there is no memory for it.
@@ -68,8 +71,8 @@ const faults: Readonly<Record<number, Fault>> = {
   5: { code: 'CORRUPT', sentence: 'it does not reset what nothing has set', isEnd: false },
 };
 
-/** Data is kept back until there is so much of it, in bytes. */
-const PIECE = 512 * 1024;
+/** Data is kept back until there is so much of it, and put out in runs of so much at most, in bytes. */
+const PIECE = 128 * 1024;
 
 /** Zeros too: making these takes some milliseconds. */
 const MOST_ZEROS = 32 * 1024 * 1024;
@@ -114,9 +117,12 @@ export function makeLzma2Decoder(): Lzma2Decoder {
   function* takeData(end: number): Generator<Run, void> {
     if (end === from) return;
     yield* takeZeros();
-    const bytes = Buffer.allocUnsafeSlow(end - from);
-    memory.copy(bytes, 0, from, end);
-    yield { kind: 'data', bytes };
+    for (let start = from; start < end; start += PIECE) {
+      const stop = Math.min(start + PIECE, end);
+      const bytes = decoder.allocate(stop - start);
+      memory.copy(bytes, 0, start, stop);
+      yield { kind: 'data', bytes };
+    }
   }
 
   /** Takes all that there is in the ring. */
@@ -136,7 +142,8 @@ export function makeLzma2Decoder(): Lzma2Decoder {
     if (zeros >= MOST_ZEROS) yield* takeZeros();
   }
 
-  return {
+  const decoder: Lzma2Decoder = {
+    allocate: freshBytes,
     startBlock(dictionarySize, uncompressedSize = Infinity): Fault | undefined {
       const used = Math.min(uncompressedSize, 2 ** 32 - 1);
       if (module.startBlock(dictionarySize, used) === 0) return faults[4];
@@ -169,4 +176,5 @@ export function makeLzma2Decoder(): Lzma2Decoder {
       yield* takeZeros();
     },
   };
+  return decoder;
 }

@@ -1,22 +1,16 @@
 /** Decodes .xz (the .xz file format 1.2.1): knows the order of its parts, and leaves blocks to xz-block. */
 
-import { setImmediate } from 'node:timers/promises';
+import { freshBytes } from '../bytes.ts';
 import { SparsecopyError } from '../errors.ts';
 import type { Codec, CodecContext, Run } from '../types.ts';
+import { blockAway, inTurn, type BlockRuns } from './xz-away.ts';
 import { makeReader } from './reader.ts';
 import type { ByteReader } from './reader.ts';
 import { makeBlockDecoder } from './xz-block.ts';
-import type { BlockDecoder } from './xz-block.ts';
-import { MAX_CHUNK_HEADER, makeLzma2Decoder } from './xz-decoder.ts';
+import { decodeBlock, readBlockEnd, type XzBlock } from './xz-blocks.ts';
+import { makeLzma2Decoder } from './xz-decoder.ts';
 import type { Lzma2Decoder } from './xz-decoder.ts';
-import {
-  corrupt,
-  makeRecords,
-  readAhead,
-  readIndex,
-  readPadding,
-  skipStreamPadding,
-} from './xz-fields.ts';
+import { corrupt, makeRecords, readAhead, readIndex, skipStreamPadding } from './xz-fields.ts';
 import {
   STREAM_HEADER_LENGTH,
   blockHeaderLength,
@@ -28,6 +22,9 @@ import {
 } from './xz-header.ts';
 import type { BlockHeader } from './xz-header.ts';
 
+/** The largest block that is held in memory for another thread, in bytes: `xz -T` makes blocks of 24 MiB before compression. */
+const MOST_AWAY = 32 * 1024 * 1024;
+
 /**
  * The .xz format with all its filters and checks: any number of streams and blocks, stream padding.
  * Every boundary is found from the sizes in the container, so a cut (`TRUNCATED`) is known from damage.
@@ -35,37 +32,86 @@ import type { BlockHeader } from './xz-header.ts';
 export const xz: Codec = {
   name: 'xz',
   matches: isXz,
+  // The flags of the first block's header, behind the stream header and the header's size: both lengths are there (section 3.1.2).
+  hasParts: (head) => ((head[STREAM_HEADER_LENGTH + 1] ?? 0) & 0xc0) === 0xc0,
   async *decode(bytes, context): AsyncGenerator<Run> {
     await using reader = makeReader(bytes, context.name);
-    let lzma: Lzma2Decoder | undefined;
-    let empty = 0;
-    for (let first = true; first || !(await reader.atEnd()); first = false) {
-      const header = await readStreamHeader(reader, first);
-      const makeCheck = parseStreamHeader(header.bytes, header.offset, context.name);
-      const found = makeRecords();
-      let length = 0;
-      while ((await readAhead(reader, 1, 'block header or index'))[0] !== 0) {
-        const start = reader.offset;
-        const block = await readBlockHeader(reader, context);
-        lzma ??= makeLzma2Decoder();
-        const place = { name: context.name, start, data: reader.offset };
-        const decoder = makeBlockDecoder(block, makeCheck(), lzma, place);
-        yield* decodeBlock(reader, decoder);
-        const { uncompressed, checkLength } = decoder;
-        found.add(reader.offset - start + checkLength, uncompressed);
-        await readBlockEnd(reader, start, decoder);
-        length += uncompressed;
-      }
-      const indexLength = await readIndex(reader, found);
-      const footer = reader.offset;
-      const bytesOfFooter = await reader.read(STREAM_HEADER_LENGTH, 'stream footer');
-      checkStreamFooter(bytesOfFooter, header.bytes, indexLength, footer, context.name);
-      empty = length === 0 ? empty + 1 : 0;
-      checkEmpty(empty, reader.offset, context);
-      await skipStreamPadding(reader);
-    }
+    yield* inTurn(blocksOf(reader, context), context.threads?.size ?? 1);
   },
 };
+
+/** The blocks of all streams; reads and checks what lies around them. */
+async function* blocksOf(
+  reader: ByteReader,
+  context: CodecContext,
+): AsyncGenerator<BlockRuns, void> {
+  let lzma: Lzma2Decoder | undefined;
+  let empty = 0;
+  for (let first = true; first || !(await reader.atEnd()); first = false) {
+    const header = await readStreamHeader(reader, first);
+    const makeCheck = parseStreamHeader(header.bytes, header.offset, context.name);
+    const found = makeRecords();
+    let length = 0;
+    while ((await readAhead(reader, 1, 'block header or index'))[0] !== 0) {
+      const start = reader.offset;
+      const { block, bytes } = await readBlockHeader(reader, context);
+      const place = { name: context.name, start, data: reader.offset };
+      const check = makeCheck();
+      const { compressedSize = 0, uncompressedSize = 0 } = block;
+      const lengthThere = lengthAway(block, check.length);
+      if (lengthThere !== undefined && context.threads !== undefined) {
+        const pieces = await readPieces(reader, lengthThere);
+        // Copies: whatever a view lies in goes over with it.
+        const [streamHeader, own] = [new Uint8Array(header.bytes), new Uint8Array(bytes)];
+        const xzBlock: XzBlock = { streamHeader, header: own, place };
+        yield blockAway(pieces, lengthThere, xzBlock, block, context.threads);
+        // What another thread finds wrong with the block ends this one, too.
+        found.add(place.data - start + compressedSize + check.length, uncompressedSize);
+        length += uncompressedSize;
+        continue;
+      }
+      lzma ??= makeLzma2Decoder();
+      lzma.allocate =
+        context.allocate === undefined || block.filters.length > 0 ? freshBytes : context.allocate;
+      const decoder = makeBlockDecoder(block, check, lzma, place);
+      yield { isAway: false, memory: 0, runs: decodeBlock(reader, decoder) };
+      const { uncompressed, checkLength } = decoder;
+      found.add(reader.offset - start + checkLength, uncompressed);
+      await readBlockEnd(reader, start, decoder);
+      length += uncompressed;
+    }
+    const indexLength = await readIndex(reader, found);
+    const footer = reader.offset;
+    const bytesOfFooter = await reader.read(STREAM_HEADER_LENGTH, 'stream footer');
+    checkStreamFooter(bytesOfFooter, header.bytes, indexLength, footer, context.name);
+    empty = length === 0 ? empty + 1 : 0;
+    checkEmpty(empty, reader.offset, context);
+    await skipStreamPadding(reader);
+  }
+}
+
+/** How long the block is behind its header, where another thread can decode it: its length is there, and little enough to be held. */
+function lengthAway(
+  { compressedSize, uncompressedSize }: BlockHeader,
+  checkLength: number,
+): number | undefined {
+  if (compressedSize === undefined || uncompressedSize === undefined) return undefined;
+  // The header's length is a multiple of four, so is what precedes the check (section 3.3).
+  const length = compressedSize + (-compressedSize & 3) + checkLength;
+  return length > MOST_AWAY ? undefined : length;
+}
+
+/** The next `length` bytes, or all up to the end, in the pieces they come in. */
+async function readPieces(reader: ByteReader, length: number): Promise<Uint8Array[]> {
+  const pieces: Uint8Array[] = [];
+  for (let left = length; left > 0;) {
+    const piece = await reader.take(left);
+    if (piece === undefined) break;
+    pieces.push(piece);
+    left -= piece.length;
+  }
+  return pieces;
+}
 
 async function readStreamHeader(
   reader: ByteReader,
@@ -85,7 +131,7 @@ async function readStreamHeader(
 async function readBlockHeader(
   reader: ByteReader,
   { name, limits }: CodecContext,
-): Promise<BlockHeader> {
+): Promise<{ readonly block: BlockHeader; readonly bytes: Uint8Array }> {
   const { offset } = reader;
   const [first = 0] = await readAhead(reader, 1, 'block header');
   const bytes = await reader.read(blockHeaderLength(first), 'block header');
@@ -104,40 +150,7 @@ async function readBlockHeader(
       },
     );
   }
-  return block;
-}
-
-/** Decodes a block behind its header, up to the end marker of LZMA2. */
-async function* decodeBlock(reader: ByteReader, decoder: BlockDecoder): AsyncGenerator<Run, void> {
-  for (let ended = false; !ended;) {
-    const chunk = decoder.start(await reader.peek(MAX_CHUNK_HEADER));
-    if (chunk === undefined) {
-      // fewer bytes than any header that starts so: this throws
-      await reader.read(MAX_CHUNK_HEADER, 'LZMA2 chunk');
-      continue;
-    }
-    await reader.skip(chunk.headerLength);
-    // of a chunk that the end of the input has cut as well: damage shows, even where a damaged length leads there
-    const data = await reader.peek(chunk.length);
-    for (const run of decoder.push(data)) {
-      yield run;
-      // decoding holds the thread: others get a turn after each piece
-      await setImmediate();
-    }
-    await reader.read(chunk.length, 'LZMA2 chunk');
-    ended = chunk.control === 0;
-  }
-}
-
-/** Reads block padding to a multiple of four (section 3.3), and the check (3.4), and compares it. */
-async function readBlockEnd(
-  reader: ByteReader,
-  start: number,
-  decoder: BlockDecoder,
-): Promise<void> {
-  await readPadding(reader, start, 'block padding');
-  const { offset } = reader;
-  decoder.verify(await reader.read(decoder.checkLength, 'block check'), offset);
+  return { block, bytes };
 }
 
 /** @throws SparsecopyError `LIMIT` for more than `emptyMembers` streams in a row that put out nothing. */

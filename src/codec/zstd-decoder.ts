@@ -1,5 +1,6 @@
 /** Decodes Zstandard frames block by block with the WebAssembly of assembly/zstd.ts: its memory, its calls and its errors. */
 
+import { freshBytes } from '../bytes.ts';
 import type { Run } from '../types.ts';
 import { instantiate } from './module.ts';
 import { wasm as binary } from './wasm/zstd.ts';
@@ -67,8 +68,8 @@ interface Piece {
   length: number;
 }
 
-/** Makes a decoder with a memory of its own: half a MiB, then the window and 1.3 MiB at least, as large as the largest frame needs. */
-export function makeZstdDecoder(): ZstdDecoder {
+/** Makes a decoder, whose runs lie in what `allocate` gives, with a memory of its own: half a MiB, then the window and 1.3 MiB at least, as large as the largest frame needs. */
+export function makeZstdDecoder(allocate: (length: number) => Buffer = freshBytes): ZstdDecoder {
   const wasm = instantiate<Exports>(binary);
   const input = wasm.inputArea();
   let memory = Buffer.from(wasm.memory.buffer);
@@ -125,7 +126,7 @@ export function makeZstdDecoder(): ZstdDecoder {
     take(): Run[] {
       const runs = pieces.map(({ isZero, start, length }): Run => {
         if (isZero) return { kind: 'zero', length };
-        const bytes = Buffer.allocUnsafeSlow(length);
+        const bytes = allocate(length);
         memory.copy(bytes, 0, start, start + length);
         return { kind: 'data', bytes };
       });

@@ -6,8 +6,9 @@ import { randomBytes } from 'node:crypto';
 import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { inStep } from '../errors.ts';
-import type { Chunk, Extent, Stored } from '../types.ts';
-import { makeMover, type Mover } from './mover.ts';
+import type { Threads } from '../threads.ts';
+import type { Chunk, Stored, StoredExtent } from '../types.ts';
+import type { Move, Moved } from './mover-job.ts';
 import { makeSink, type Sink } from './sink.ts';
 import { makeWriter, type Writer } from './write.ts';
 
@@ -43,15 +44,16 @@ export interface SparseFileOptions {
 /** A sink that can also fetch bytes itself from the file where they lie. */
 export interface MovingSink extends Sink {
   /**
-   * Moves `ranges` of `stored`, which is called `name`, to their offsets on the disk; resolves with the bytes in blocks of
-   * `blockSize` that are not all zero. Several calls may be under way.
+   * Has `threads` move `ranges` of `stored`, which is called `name`, to their offsets on the disk; resolves with what that did, in
+   * blocks of `blockSize`. Several calls may be under way.
    */
   move(
+    threads: Threads,
     stored: Stored,
     name: string,
-    ranges: readonly (Extent & { readonly hostOffset: number })[],
+    ranges: readonly (StoredExtent & { readonly kind: 'data' })[],
     blockSize: number,
-  ): Promise<number>;
+  ): Promise<Moved>;
 }
 
 /**
@@ -70,8 +72,6 @@ export function sparseFile(path: string, options: SparseFileOptions = {}): Movin
   let writer: Writer | undefined;
   let end = 0;
   let sizeOnDisk: number | undefined;
-
-  let mover: Mover | undefined;
 
   const sink = makeSink({
     async open(onError): Promise<void> {
@@ -101,7 +101,6 @@ export function sparseFile(path: string, options: SparseFileOptions = {}): Movin
       await syncFolder(dirname(path));
     },
     async close(isComplete): Promise<void> {
-      await mover?.close();
       await writer?.settle();
       if (fd !== undefined) await close(fd).catch(() => undefined);
       fd = undefined;
@@ -113,28 +112,27 @@ export function sparseFile(path: string, options: SparseFileOptions = {}): Movin
   });
 
   return Object.assign(sink, {
-    async move(...[stored, name, ranges, blockSize]: Parameters<MovingSink['move']>) {
-      mover ??= makeMover();
+    async move(...[threads, stored, name, ranges, blockSize]: Parameters<MovingSink['move']>) {
       if (fd === undefined) await once(sink, 'ready');
       if (fd === undefined || writer === undefined) throw new Error('the file is closed');
-      const moved = await mover.move(
-        {
-          from: stored.fd,
-          to: fd,
-          ranges: ranges.map(({ offset, length, hostOffset }) => ({
-            fromOffset: hostOffset,
-            toOffset: seek + offset,
-            length,
-          })),
-          grain: GRAIN,
-          blockSize,
-        },
+      const task: Move = {
         name,
-      );
+        from: stored.fd,
+        to: fd,
+        seek,
+        ranges,
+        grain: GRAIN,
+        blockSize,
+      };
+      const { compression } = stored;
+      const moved =
+        compression === undefined
+          ? await threads.ask<Moved>('move', task)
+          : await threads.ask<Moved>('move-clusters', { ...task, compression });
       const last = ranges.at(-1);
       if (last !== undefined) end = Math.max(end, last.offset + last.length);
       writer.note(moved.bytesWritten);
-      return moved.diskSize;
+      return moved;
     },
   });
 }

@@ -1,5 +1,6 @@
 /** Inputs that pass once: turning sources into byte streams, runs into bytes, and letting go of a stream that hangs. */
 
+import { freshBytes, lend } from '../bytes.ts';
 import { SparsecopyError } from '../errors.ts';
 import type { Limits } from '../limits.ts';
 import type { ByteStream, Run, Source } from '../types.ts';
@@ -7,11 +8,13 @@ import type { ByteStream, Run, Source } from '../types.ts';
 /** Reads of a compressed file, one ahead: with 1 MiB a decoder in WebAssembly is a third faster than with 64 KiB. */
 const PIECE = 1024 * 1024;
 
-/** The bytes of `source` in order, read one piece ahead. */
+/** The bytes of `source` in order, read one piece ahead. The pieces are lent (`giveBack` in bytes.ts). */
 export async function* bytesOfSource(source: Source): AsyncGenerator<Uint8Array, void, void> {
+  const free: Buffer[] = [];
   const readPiece = (at: number): Promise<Uint8Array> => {
-    const piece = Buffer.allocUnsafeSlow(Math.min(PIECE, source.size - at));
-    const promise = source.read(piece, at).then(() => piece);
+    const whole = free.pop() ?? freshBytes(PIECE);
+    const piece = whole.subarray(0, source.size - at);
+    const promise = source.read(piece, at).then(() => lend(piece, () => free.push(whole)));
     // It may fail while nobody waits; whoever asks for the piece gets the error.
     promise.catch(() => undefined);
     return promise;

@@ -2,12 +2,43 @@
 
 import { isSparsecopyError, SparsecopyError } from '../../errors.ts';
 import type { Limits } from '../../limits.ts';
+import type { OpenContext } from '../../types.ts';
+import { makeThreadedDecoder } from './batches.ts';
 import type { Header } from './header.ts';
 import { makeDeflateDecoder, type ClusterDecoder } from './inflate.ts';
 import type { CompressedRun } from './runs.ts';
 
+/** Images with less compressed data than this, in bytes, are decoded before threads have started. */
+const WORTH = 16 * 1024 * 1024;
+
+/**
+ * The decoder for the clusters of an image, which has `threads` help when `expected` bytes (of the file, `undefined` when that is not known)
+ * are worth it.
+ */
 export async function makeDecoder(
   { clusterSize, compressionType }: Header,
+  { limits, threads }: OpenContext,
+  expected: number | undefined,
+): Promise<ClusterDecoder> {
+  const local = await makeLocalDecoder(clusterSize, compressionType, limits);
+  if (threads?.areWorth(expected ?? Infinity, WORTH) !== true) return local;
+  const { decoderWindow, virtualSize } = limits;
+  const remote = makeThreadedDecoder(threads, local, clusterSize, {
+    compressionType,
+    limits: { decoderWindow, virtualSize },
+  });
+  let seen = expected ?? 0;
+  return (input, output) => {
+    seen += input.length;
+    if (!threads.areWorth(seen, WORTH)) return local(input, output);
+    threads.start();
+    return remote(input, output);
+  };
+}
+
+async function makeLocalDecoder(
+  clusterSize: number,
+  compressionType: number,
   limits: Limits,
 ): Promise<ClusterDecoder> {
   if (compressionType === 0) return makeDeflateDecoder(clusterSize);

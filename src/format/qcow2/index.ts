@@ -12,6 +12,7 @@ import type {
 import { isSparsecopyError, SparsecopyError } from '../../errors.ts';
 import { makeClaims, type Claims } from './claims.ts';
 import type { Decryptor } from './crypt.ts';
+import type { ClusterCompression } from './clusters-move.ts';
 import { makeDecoder } from './decoder.ts';
 import { makeDisk } from './disk.ts';
 import { detailsOf, hasDataFile, hasKnownTables, hasLuks, refuseUnreadable } from './features.ts';
@@ -71,18 +72,19 @@ export const qcow2: Format = {
           : undefined;
       const isAsStored =
         decryptor === undefined &&
-        !found.hasCompressed &&
         (backing === undefined || found.firstUnallocated >= backing.size);
       return makeDisk({
         file,
         layout,
         tables,
         details: { ...details, allocatedSize: found.allocatedSize },
-        decode: await makeDecoder(header, limits),
+        decode: await makeDecoder(header, context, found.hasCompressed ? file.size : 0),
         decryptor,
         dataFile,
         backing,
-        stored: isAsStored ? storedOf(layout, tables, file, dataFile) : undefined,
+        stored: isAsStored
+          ? storedOf(layout, tables, file, dataFile, compressionOf(header, found, file, context))
+          : undefined,
       });
     } catch (error) {
       await Promise.allSettled(opened.map(async (source) => source[Symbol.asyncDispose]()));
@@ -200,11 +202,25 @@ async function walk(layout: Layout, tables: Tables, claims?: Claims): Promise<Wa
   return { allocatedSize, hasCompressed, firstUnallocated };
 }
 
+/** What a thread must know to decode the clusters of `file`; `undefined` when none is compressed. */
+function compressionOf(
+  { clusterSize, compressionType }: Header,
+  { hasCompressed }: Walked,
+  file: Source,
+  { limits }: OpenContext,
+): ClusterCompression | undefined {
+  if (!hasCompressed) return undefined;
+  const { decoderWindow, virtualSize } = limits;
+  const frameLimits = { decoderWindow, virtualSize };
+  return { compressionType, clusterSize, fileSize: file.size, limits: frameLimits };
+}
+
 function storedOf(
   layout: Layout,
   tables: Tables,
   file: Source,
   dataFile: Source | undefined,
+  compression: ClusterCompression | undefined,
 ): Stored | undefined {
   const stored = (dataFile ?? file).stored;
   // Tables tell offsets of the image: those of the file only where the image is all of it.
@@ -212,6 +228,7 @@ function storedOf(
   return {
     fd: stored.fd,
     isWhole: false,
+    compression,
     extents: () =>
       dataFile === undefined
         ? storedInFile(layout, tables)

@@ -36,7 +36,7 @@ export async function passQcow2(
   const layout = layoutOf(header, name, Infinity);
   const encryption = await openCrypto(header, layout, context);
   const claims = untrusted === true ? makeClaims(layout, limits) : undefined;
-  const decode = await makeDecoder(header, limits);
+  const decode = await makeDecoder(header, context, undefined);
   const needsBacking = header.backingFile !== undefined || hasOwnBacking === true;
   const backing = needsBacking
     ? await context.openReference?.({

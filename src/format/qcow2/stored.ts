@@ -1,4 +1,4 @@
-/** Where the bytes of a disk without compressed, encrypted and inherited clusters lie in its file or its data file. */
+/** Where the bytes of a disk without encrypted and inherited clusters lie in its file or its data file. */
 
 import { quoteUntrusted, SparsecopyError } from '../../errors.ts';
 import type { Stored, StoredExtent } from '../../types.ts';
@@ -6,7 +6,7 @@ import type { Layout } from './layout.ts';
 import { runsOf } from './runs.ts';
 import type { Tables } from './tables.ts';
 
-/** What lies as it is in the image file. */
+/** What lies in the image file. */
 export async function* storedInFile(
   layout: Layout,
   tables: Tables,
@@ -15,7 +15,10 @@ export async function* storedInFile(
     for (const run of runsOf(layout, part)) {
       const { offset, length } = run;
       if (run.kind === 'plain') yield { kind: 'data', offset, length, hostOffset: run.hostOffset };
-      else yield { kind: 'zero', offset, length };
+      else if (run.kind === 'compressed') {
+        const { hostOffset, hostLength } = run;
+        yield { kind: 'data', offset, length, hostOffset, hostLength };
+      } else yield { kind: 'zero', offset, length };
     }
   }
 }

@@ -1,0 +1,178 @@
+/** Streams decoded in a thread, one part after the other. */
+
+import { freshBytes } from '../bytes.ts';
+import type { ByteStream, JobResult, Run } from '../types.ts';
+import {
+  ENOUGH,
+  type DecodeAnswer,
+  type DecodeQuestion,
+  type DecoderSettings,
+} from './decode-protocol.ts';
+import { codecs } from './index.ts';
+import { decodeXzBlock } from './xz-blocks.ts';
+
+interface Stream {
+  answer(question: DecodeQuestion): Promise<JobResult & { readonly answer: DecodeAnswer }>;
+  close(): Promise<void>;
+}
+
+const streams = new Map<number, Stream>();
+
+/** The job `decode`. It throws what the decoder throws. */
+export async function decodeStream(question: DecodeQuestion): Promise<JobResult> {
+  const { stream: id, settings } = question;
+  const stream = streams.get(id) ?? (settings === undefined ? undefined : makeStream(settings));
+  if (stream === undefined) throw new TypeError('there is no such stream');
+  streams.set(id, stream);
+  let isOver = true;
+  try {
+    if (question.isOver === true) return { answer: undefined };
+    const result = await stream.answer(question);
+    isOver = result.answer.isDone;
+    return result;
+  } finally {
+    if (isOver) {
+      streams.delete(id);
+      await stream.close();
+    }
+  }
+}
+
+function decoderOf(
+  settings: DecoderSettings,
+  bytes: ByteStream,
+  allocate: (length: number) => Buffer,
+): AsyncIterable<Run> {
+  if ('xzBlock' in settings) return decodeXzBlock(settings.xzBlock, bytes, allocate);
+  const { codec: name, ...context } = settings;
+  const codec = codecs.find((candidate) => candidate.name === name);
+  if (codec === undefined) throw new TypeError(`there is no codec ${name}`);
+  return codec.decode(bytes, { ...context, allocate });
+}
+
+/** Memory for the runs of a decoder, one behind the other, until they have been copied to an answer. */
+interface Slab {
+  readonly bytes: Buffer;
+  /** How much of it has been given out, and how many runs lie in it. */
+  used: number;
+  users: number;
+}
+
+let slab: Slab = { bytes: Buffer.alloc(0), used: 0, users: 0 };
+/** One that was full. */
+let other: Slab | undefined;
+const slabs = new WeakMap<ArrayBufferLike, Slab>();
+
+/** Memory that is used again: fresh memory costs more than copying. */
+function allocate(length: number): Buffer {
+  if (length > ENOUGH) return freshBytes(length);
+  if (slab.users === 0) slab.used = 0;
+  if (slab.used + length > slab.bytes.length) {
+    const next = other?.users === 0 ? other : { bytes: freshBytes(ENOUGH), used: 0, users: 0 };
+    other = slab;
+    slab = next;
+    slab.used = 0;
+    slabs.set(slab.bytes.buffer, slab);
+  }
+  slab.users++;
+  slab.used += length;
+  return slab.bytes.subarray(slab.used - length, slab.used);
+}
+
+/** Takes note that a run has been copied from `bytes`. */
+function noteCopied({ buffer }: Uint8Array): void {
+  const from = slabs.get(buffer);
+  if (from !== undefined) from.users--;
+}
+
+function makeStream(settings: DecoderSettings): Stream {
+  const pieces: Uint8Array[] = [];
+  let hasEnded = false;
+  let taken = 0;
+  /** Set while the decoder waits for a piece. */
+  let goOn: (() => void) | undefined;
+  /** Called when the decoder starts to wait. */
+  let onHunger: (() => void) | undefined;
+
+  async function* input(): AsyncGenerator<Uint8Array, void, void> {
+    for (;;) {
+      const piece = pieces.shift();
+      if (piece !== undefined) {
+        taken++;
+        yield piece;
+      } else if (hasEnded) return;
+      else {
+        await new Promise<void>((resolve) => {
+          goOn = resolve;
+          onHunger?.();
+        });
+      }
+    }
+  }
+
+  const runs = decoderOf(settings, input(), allocate)[Symbol.asyncIterator]();
+  /** The run that was asked for when the decoder began to wait. */
+  let pending: Promise<IteratorResult<Run>> | undefined;
+  /** What had no room in the last answer. */
+  let rest: Uint8Array | undefined;
+
+  /** The next run; `undefined` when the decoder waits for more input. */
+  async function nextRun(): Promise<IteratorResult<Run> | undefined> {
+    if (rest !== undefined) return { done: false, value: { kind: 'data', bytes: rest } };
+    if (goOn !== undefined) return undefined;
+    const hunger = new Promise<undefined>((resolve) => {
+      onHunger = (): void => resolve(undefined);
+    });
+    pending ??= runs.next();
+    const next = await Promise.race([pending, hunger]);
+    onHunger = undefined;
+    if (next !== undefined) pending = undefined;
+    return next;
+  }
+
+  return {
+    async answer({ room, ...question }): Promise<JobResult & { readonly answer: DecodeAnswer }> {
+      pieces.push(...(question.pieces ?? []));
+      hasEnded ||= question.hasEnded === true;
+      if (pieces.length > 0 || hasEnded) {
+        const wake = goOn;
+        goOn = undefined;
+        wake?.();
+      }
+      const target = room ?? freshBytes(ENOUGH);
+      const found: Run[] = [];
+      let isDone = false;
+      for (let filled = 0; filled < target.length;) {
+        const next = await nextRun();
+        if (next === undefined) break;
+        if (next.done === true) {
+          isDone = true;
+          break;
+        }
+        const run = next.value;
+        if (run.kind === 'zero') {
+          found.push(run);
+          continue;
+        }
+        const part = run.bytes.subarray(0, target.length - filled);
+        target.set(part, filled);
+        const last = found.at(-1);
+        const start = filled - (last?.kind === 'data' ? last.bytes.length : 0);
+        filled += part.length;
+        // Neighbours become one.
+        if (start < filled - part.length) found.pop();
+        found.push({ kind: 'data', bytes: target.subarray(start, filled) });
+        rest = part.length < run.bytes.length ? run.bytes.subarray(part.length) : undefined;
+        if (rest === undefined) noteCopied(run.bytes);
+      }
+      const transfer = target.buffer instanceof ArrayBuffer ? [target.buffer] : [];
+      return { answer: { runs: found, taken, isDone }, transfer };
+    },
+    async close(): Promise<void> {
+      hasEnded = true;
+      goOn?.();
+      await pending?.catch(() => undefined);
+      await runs.return?.();
+    },
+  };
+}

@@ -1,0 +1,157 @@
+/** Ranges moved by a thread from one open file to another: read, zero test, tally and write in one place, one after the other. */
+
+import { readSync, writeSync } from 'node:fs';
+import { isZero } from '../bytes.ts';
+import { SparsecopyError, markStep, type Step } from '../errors.ts';
+import type { JobResult } from '../types.ts';
+
+/** A range of a file that is to become a range of the disk, in bytes. */
+export interface MoveRange {
+  readonly offset: number;
+  readonly length: number;
+  readonly hostOffset: number;
+  /** How many bytes are to be read, where they are compressed. */
+  readonly hostLength?: number;
+}
+
+/** Ranges to move between two open files. */
+export interface Move {
+  /** The source, for messages. */
+  readonly name: string;
+  /** Descriptors. */
+  readonly from: number;
+  readonly to: number;
+  /** Where the disk starts in the destination, in bytes. */
+  readonly seek: number;
+  readonly ranges: readonly MoveRange[];
+  /** What becomes a hole when it is zero, and what counts as a block. */
+  readonly grain: number;
+  readonly blockSize: number;
+}
+
+/** What a move did, in bytes. */
+export interface Moved {
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+  /** In blocks that are not all zero. */
+  readonly diskSize: number;
+}
+
+/** What is read, looked at and written before the next is: little enough to stay in the processor's cache. */
+export const SLICE: number = 1024 * 1024;
+
+let slice: Buffer | undefined;
+
+/** The job `move`. It throws what a `Mover` throws. */
+export function move(task: Move): JobResult {
+  const mover = makeMover(task);
+  for (const range of task.ranges) mover.move(range);
+  return { answer: mover.moved };
+}
+
+/** Moves the ranges of one task; its system calls may block, nobody waits on the thread for anything else. */
+export interface Mover {
+  /** Moves a range that is not compressed. */
+  move(range: MoveRange): void;
+  /**
+   * Fills `bytes` from the source.
+   * @throws what reading throws; `TRUNCATED` when the source has become shorter. Both are marked with their step.
+   */
+  read(bytes: Uint8Array, offset: number): void;
+  /** Writes what is not zero of `bytes` to `offset` of the disk. @throws what writing throws, marked with its step. */
+  write(bytes: Uint8Array, offset: number): void;
+  readonly moved: Moved;
+}
+
+export function makeMover({ name, from, to, seek, grain, blockSize }: Move): Mover {
+  const moved = { bytesRead: 0, bytesWritten: 0, diskSize: 0 };
+
+  function read(bytes: Uint8Array, offset: number): void {
+    inStepNow('source', () => {
+      for (let filled = 0; filled < bytes.length;) {
+        const position = offset + filled;
+        const count = readSync(from, bytes, filled, bytes.length - filled, position);
+        if (count === 0) throw shortened(name, position);
+        filled += count;
+      }
+    });
+    moved.bytesRead += bytes.length;
+  }
+
+  function write(bytes: Uint8Array, offset: number): void {
+    for (const { start, end } of dataRuns(bytes, grain)) {
+      inStepNow('write', () => writeAll(to, bytes, start, end, seek + offset + start));
+      moved.bytesWritten += end - start;
+      moved.diskSize += countData(bytes, start, end, blockSize);
+    }
+  }
+
+  return {
+    read,
+    write,
+    moved,
+    move({ offset, length, hostOffset }): void {
+      slice ??= Buffer.allocUnsafeSlow(SLICE);
+      for (let at = 0; at < length; at += SLICE) {
+        const bytes = slice.subarray(0, Math.min(SLICE, length - at));
+        read(bytes, hostOffset + at);
+        write(bytes, offset + at);
+      }
+    },
+  };
+}
+
+function inStepNow(step: Step, action: () => void): void {
+  try {
+    action();
+  } catch (error) {
+    throw markStep(error, step);
+  }
+}
+
+function shortened(name: string, end: number): SparsecopyError {
+  const sentence = `has become shorter: expected bytes at ${end}, found the end`;
+  return new SparsecopyError('TRUNCATED', sentence, { source: name, offset: end, found: end });
+}
+
+/** The ranges of `bytes` that are not zero, in blocks of `grain`. */
+function* dataRuns(bytes: Uint8Array, grain: number): Generator<{ start: number; end: number }> {
+  const { length } = bytes;
+  let start: number | undefined;
+  for (let at = 0; at < length; at += grain) {
+    const isData = bytes[at] !== 0 || !isZero(bytes, at, Math.min(length, at + grain));
+    if (isData) start ??= at;
+    else if (start !== undefined) {
+      yield { start, end: at };
+      start = undefined;
+    }
+  }
+  if (start !== undefined) yield { start, end: length };
+}
+
+/** Bytes from `start` to `end` in blocks that are not all zero. */
+function countData(bytes: Uint8Array, start: number, end: number, blockSize: number): number {
+  let count = 0;
+  for (let at = start; at < end; at += blockSize) {
+    const stop = Math.min(end, at + blockSize);
+    if (bytes[at] !== 0 || !isZero(bytes, at, stop)) count += stop - at;
+  }
+  return count;
+}
+
+/** As `writeFully` in write.ts does: a partial write is tried again, which brings the error out. */
+function writeAll(
+  to: number,
+  bytes: Uint8Array,
+  start: number,
+  end: number,
+  position: number,
+): void {
+  for (let at = start; at < end;) {
+    const count = writeSync(to, bytes, at, end - at, position + at - start);
+    if (count === 0) {
+      throw Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
+    }
+    at += count;
+  }
+}

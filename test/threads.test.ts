@@ -1,0 +1,271 @@
+/** Threads: whatever their number, the bytes, sizes and errors are the same; a pool can be shared, and nothing hangs or stays. */
+
+import { spawnSync } from 'node:child_process';
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { Readable, Writable } from 'node:stream';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { map, sparsecopy, SparsecopyError, threadPool } from '../src/index.ts';
+import { flattenError, markStep, reviveError, stepOf } from '../src/errors.ts';
+import { makeThreads, type Threads } from '../src/threads.ts';
+import { command, shell } from './command.ts';
+import { makeDisk } from './disk.ts';
+import { noise, rejection, sha256, tempDir } from './helpers.ts';
+import { run } from './native.ts';
+import { describeWith } from './tools.ts';
+import { copyToFile, copyToStream, fastTempDir, pipeOf, tell, type Outcome } from './ways.ts';
+
+const MiB = 2 ** 20;
+const COUNTS = [1, 2, 8] as const;
+
+/** By their number, these do all work that threads can do, however little it is. */
+const pools = new Map<number, Threads>();
+beforeAll(() => {
+  for (const count of COUNTS) pools.set(count, makeThreads(count, true));
+});
+afterAll(async () => {
+  for (const pool of pools.values()) await pool[Symbol.asyncDispose]();
+});
+
+/** What comes of `path`, read as a file and from a pipe in odd pieces, into a file and into a stream. */
+async function outcomesOf(path: string, threads: Threads | 0): Promise<readonly string[]> {
+  const folder = tempDir();
+  const bytes = readFileSync(path);
+  const to = { folder, options: { threads }, whole: true };
+  const outcomes: Outcome[] = [
+    await copyToFile(path, to),
+    await copyToStream(path, to),
+    await copyToFile(pipeOf(bytes, 60_001), to),
+    await copyToStream(pipeOf(bytes, 60_001), to),
+  ];
+  return outcomes.map((outcome) =>
+    outcome.kind === 'ok' ? JSON.stringify(outcome) : tell(outcome, true),
+  );
+}
+
+const fixtures = join(import.meta.dirname, '..', 'fixtures');
+const images = ['good', 'bad'].flatMap((kind) =>
+  readdirSync(join(fixtures, kind))
+    .filter((name) => !name.endsWith('.json') && !name.endsWith('.md'))
+    .map((name) => join(kind, name)),
+);
+
+describe('every fixture gives the same with 1, 2 and 8 threads as with none', () => {
+  test.each(images)('%s', async (name) => {
+    const path = join(fixtures, name);
+    const wanted = await outcomesOf(path, 0);
+    for (const [count, pool] of pools) {
+      expect(await outcomesOf(path, pool), `${count} threads`).toEqual(wanted);
+    }
+  });
+});
+
+describeWith(['qemu-img', 'gzip', 'xz', 'lz4', 'zstd', 'mkfs.ext4'], 'a real disk', () => {
+  const commands = {
+    'plain.qcow2': 'qemu-img convert -O qcow2 disk.raw plain.qcow2',
+    'deflate.qcow2': 'qemu-img convert -c -O qcow2 disk.raw deflate.qcow2',
+    'shuffled.qcow2': 'qemu-img convert -c -W -m 16 -O qcow2 disk.raw shuffled.qcow2',
+    'zstd.qcow2': 'qemu-img convert -c -O qcow2 -o compression_type=zstd disk.raw zstd.qcow2',
+    'small.qcow2': 'qemu-img convert -c -O qcow2 -o cluster_size=4k disk.raw small.qcow2',
+    'large.qcow2': 'qemu-img convert -c -O qcow2 -o cluster_size=2M disk.raw large.qcow2',
+    'disk.raw.gz': 'gzip -1 -k disk.raw',
+    'disk.raw.xz': 'xz -0 -k disk.raw',
+    'blocks.raw.xz': 'xz -0 -T2 --block-size=1MiB -c disk.raw > blocks.raw.xz',
+    'disk.raw.lz4': 'lz4 -q disk.raw disk.raw.lz4',
+    'disk.raw.zst': 'zstd -q -k disk.raw',
+    'deflate.qcow2.xz': 'xz -0 -k deflate.qcow2',
+    'deflate.qcow2.zst': 'zstd -q -k deflate.qcow2',
+  };
+
+  test('the same bytes and sizes, whatever the number of threads, its way in and its way out', async () => {
+    const folder = tempDir();
+    const at = (name: string): string => join(folder, name);
+    makeDisk(at('disk.raw'), { size: 64 * MiB, data: 8e6 });
+    const wanted = sha256(readFileSync(at('disk.raw')));
+    for (const [name, line] of Object.entries(commands)) {
+      run('sh', ['-c', `cd ${folder} && ${line}`]);
+      const sizes = new Set<string>();
+      for (const threads of [0, ...pools.values()]) {
+        const label = `${name} with ${typeof threads === 'number' ? 0 : threads.size} threads`;
+        for (const source of [at(name), pipeOf(readFileSync(at(name)), 65_536)]) {
+          const report = await sparsecopy(source, at('out'), { threads });
+          expect(sha256(readFileSync(at('out'))), label).toBe(wanted);
+          const { virtualSize, diskSize, bytesWritten } = report;
+          sizes.add(JSON.stringify({ virtualSize, diskSize }));
+          expect(bytesWritten, label).toBeLessThan(16e6);
+          rmSync(at('out'));
+        }
+      }
+      expect([...sizes], name).toHaveLength(1);
+    }
+  });
+});
+
+describe('a pool', () => {
+  test('is shared by copies that run at the same time, and outlives them', async () => {
+    const folder = tempDir();
+    const pool = makeThreads(2, true);
+    onTestFinished(() => pool[Symbol.asyncDispose]());
+    const names = ['deflate.qcow2', 'mixed.qcow2', 'deflate-4k.qcow2', 'plain.qcow2'];
+    for (let turn = 0; turn < 3; turn++) {
+      await Promise.all(
+        names.map((name) =>
+          sparsecopy(join(fixtures, 'good', name), join(folder, name), { threads: pool }),
+        ),
+      );
+    }
+    for (const name of names) {
+      const json = readFileSync(join(fixtures, 'good', name.replace('.qcow2', '.json')), 'utf8');
+      expect(sha256(readFileSync(join(folder, name))), name).toBe(
+        (JSON.parse(json) as { sha256: string }).sha256,
+      );
+    }
+  });
+
+  test('that is closed during a copy fails it, and leaves nothing', async () => {
+    const folder = tempDir();
+    const pool = makeThreads(1, true);
+    writeFileSync(join(folder, 'src'), noise(4 * MiB));
+    const copy = sparsecopy(join(folder, 'src'), join(folder, 'dst'), { threads: pool });
+    copy.catch(() => undefined);
+    while (readdirSync(folder).length === 1) await new Promise((resolve) => setImmediate(resolve));
+    await pool[Symbol.asyncDispose]();
+    expect((await rejection(copy)).message).toMatch(/thread/);
+    expect(readdirSync(folder)).toEqual(['src']);
+  });
+
+  test('keeps no process alive', () => {
+    const line = `import { threadPool, sparsecopy } from ${JSON.stringify(join(import.meta.dirname, '..', 'dist', 'index.js'))};
+      const threads = threadPool(2);
+      await sparsecopy(process.argv[1], process.argv[2], { threads });
+      threads.start?.();`;
+    const folder = tempDir();
+    writeFileSync(join(folder, 'src'), noise(100));
+    const { status, stderr } = spawnSync(
+      process.execPath,
+      ['--input-type=module', '-e', line, join(folder, 'src'), join(folder, 'dst')],
+      { encoding: 'utf8', timeout: 20_000 },
+    );
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  });
+
+  test.each([-1, 1.5, NaN, 1000, Infinity])('%d threads are refused', async (count) => {
+    expect(() => threadPool(count)).toThrow(RangeError);
+    const copy = sparsecopy(Readable.from([]), new Writable(), { threads: count });
+    expect(await rejection(copy)).toBeInstanceOf(RangeError);
+  });
+});
+
+describe('nothing waits for an input that never goes on', () => {
+  /** The first bytes of a compressed stream of data, and then nothing. */
+  function stalling(bytes: Uint8Array): Readable {
+    let isSent = false;
+    return new Readable({
+      read(): void {
+        if (!isSent) this.push(bytes);
+        isSent = true;
+      },
+    });
+  }
+
+  test('when enough has come', async () => {
+    const packed = run('zstd', ['-qc'], noise(3 * MiB));
+    const target = join(tempDir(), 'dst');
+    const source = stalling(packed.subarray(0, -100_000));
+    const pool = pools.get(1);
+    const report = await sparsecopy(source, target, { maxWrite: MiB, threads: pool });
+    expect(report.virtualSize).toBe(MiB);
+    expect(statSync(target).size).toBe(MiB);
+  });
+
+  test('when the copy is aborted', async () => {
+    const packed = run('xz', ['-0c'], noise(3 * MiB));
+    const folder = tempDir();
+    const controller = new AbortController();
+    const { signal } = controller;
+    const source = stalling(packed.subarray(0, -100_000));
+    const threads = pools.get(2);
+    const copy = sparsecopy(source, join(folder, 'dst'), { signal, threads });
+    copy.catch(() => undefined);
+    setTimeout(() => controller.abort(new Error('enough')), 300);
+    expect((await rejection(copy)).message).toBe('enough');
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
+  test('when the one who reads goes away', async () => {
+    const packed = run('zstd', ['-qc'], Buffer.concat([Buffer.alloc(MiB), noise(3 * MiB)]));
+    for await (const extent of map(stalling(packed.subarray(0, -100_000)), {
+      threads: pools.get(1),
+    })) {
+      expect(extent).toEqual({ kind: 'zero', offset: 0, length: MiB });
+      break;
+    }
+  });
+});
+
+test('memory stays bounded while a slow reader holds a thread back', () => {
+  const cwd = fastTempDir();
+  const folder = join(cwd, `sparsecopy-slow-${process.pid}`);
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+  // Each compressed byte makes a hundred.
+  const line = `mkdir ${folder} && cd ${folder} && head -c 3000000 /dev/urandom > part && for i in $(seq 100); do cat part; done | zstd -q --long=24 -o src.zst &&
+    for name in src.zst; do /usr/bin/time -f "peak %M" $SC --threads 2 $name - | { sleep 2; cat > /dev/null; }; done`;
+  const { status, stderr } = shell(line);
+  expect(status).toBe(0);
+  expect(Number(/peak (\d+)/.exec(stderr)?.[1])).toBeLessThan(200_000);
+});
+
+describe('errors keep what they are on their way between threads', () => {
+  test('those of this package', () => {
+    const cause = Object.assign(new Error('deep'), { code: 'EIO', errno: -5, syscall: 'read' });
+    const details = { source: 'image', offset: 7, limit: 'ratio', found: 5n, expected: 'x', cause };
+    const error = markStep(new SparsecopyError('LIMIT', 'is too much', details), 'source');
+    const revived = reviveError(structuredClone(flattenError(error)));
+    expect(revived).toBeInstanceOf(SparsecopyError);
+    expect(revived).toMatchObject({ code: 'LIMIT', offset: 7, limit: 'ratio', source: 'image' });
+    expect(revived).toMatchObject({ found: 5n, expected: 'x', name: 'SparsecopyError' });
+    expect(revived.message).toBe('image: is too much');
+    expect(stepOf(revived)).toBe('source');
+    expect(revived.cause).toMatchObject({ message: 'deep', code: 'EIO', errno: -5 });
+  });
+
+  test('those of the system, and what is no error at all', () => {
+    const error = Object.assign(new Error('EIO: i/o error'), { code: 'EIO', syscall: 'write' });
+    const revived = reviveError(structuredClone(flattenError(markStep(error, 'write'))));
+    expect(revived).toMatchObject({ message: 'EIO: i/o error', code: 'EIO', syscall: 'write' });
+    expect(revived).not.toBeInstanceOf(SparsecopyError);
+    expect(stepOf(revived)).toBe('write');
+    expect(reviveError(flattenError('text')).message).toBe('text');
+  });
+});
+
+describe('the command', () => {
+  test('takes --threads and SPARSECOPY_THREADS', () => {
+    const cwd = tempDir();
+    const image = join(fixtures, 'good', 'deflate.qcow2');
+    for (const threads of ['0', '1', '8']) {
+      expect(command(['-q', '--threads', threads, image, 'dst'], { cwd }).status).toBe(0);
+      const env = { SPARSECOPY_THREADS: threads };
+      expect(command(['-q', image, 'dst'], { cwd, env }).status).toBe(0);
+    }
+    expect(command(['-q', image, 'dst'], { cwd, env: { SPARSECOPY_THREADS: '' } }).status).toBe(0);
+  });
+
+  test.each([
+    [['--threads=x'], {}, "bad number 'x' for --threads"],
+    [['--threads', '-1'], {}, "bad number '-1' for --threads"],
+    [['--threads='], {}, "bad number '' for --threads"],
+    [
+      [],
+      { SPARSECOPY_THREADS: 'many' },
+      'SPARSECOPY_THREADS must be a whole number from 0 to 256, found many',
+    ],
+  ] as const)('refuses %j with %j', (options, env, message) => {
+    const cwd = tempDir();
+    const image = join(fixtures, 'good', 'deflate.qcow2');
+    const outcome = command([...options, image, 'dst'], { cwd, env });
+    expect(outcome).toMatchObject({ status: 1 });
+    expect(outcome.stderr).toBe(`sparsecopy: ${message}\nTry 'sparsecopy --help'.\n`);
+    expect(readdirSync(cwd)).toEqual([]);
+  });
+});
