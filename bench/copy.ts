@@ -2,6 +2,7 @@
  * Whole commands, ours against what a user would type today, alternating in one run: wall time as ratios, and peak memory.
  *
  *     npm run bench [-- --runs N] [--rows raw,gz] [--check]
+ *     npm run bench -- --growth
  */
 
 import { spawnSync } from 'node:child_process';
@@ -10,6 +11,7 @@ import { cpus, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { run } from '../test/native.ts';
+import { measureGrowth } from './growth.ts';
 import { folder, image, type ImageName } from './images.ts';
 
 interface Row {
@@ -26,8 +28,17 @@ const plain = 'sparsecopy -q "$IN" "$OUT"';
 const rows: readonly Row[] = [
   { name: 'raw', image: 'disk.raw', peer: 'cp --sparse=always "$IN" "$OUT"' },
   { name: 'qcow2', image: 'disk.qcow2', peer: 'qemu-img convert -W -O raw "$IN" "$OUT"' },
-  { name: 'deflate', image: 'disk-deflate.qcow2', peer: 'qemu-img convert -W -O raw "$IN" "$OUT"' },
-  { name: 'zstd', image: 'disk-zstd.qcow2', peer: 'qemu-img convert -W -O raw "$IN" "$OUT"' },
+  {
+    name: 'synced',
+    image: 'disk.qcow2',
+    peer: 'qemu-img convert -W -t writeback -O raw "$IN" "$OUT"',
+  },
+  {
+    name: 'deflate',
+    image: 'disk-deflate.qcow2',
+    peer: 'qemu-img convert -W -m 16 -O raw "$IN" "$OUT"',
+  },
+  { name: 'zstd', image: 'disk-zstd.qcow2', peer: 'qemu-img convert -W -m 16 -O raw "$IN" "$OUT"' },
   {
     name: 'piped',
     image: 'disk-deflate.qcow2',
@@ -37,7 +48,7 @@ const rows: readonly Row[] = [
   {
     name: 'lz4',
     image: 'disk.raw.lz4',
-    peer: 'lz4 -q -dc "$IN" | dd of="$OUT" bs=1M conv=sparse iflag=fullblock status=none',
+    peer: 'lz4 -q -d --sparse "$IN" "$OUT"',
   },
   {
     name: 'gz',
@@ -48,6 +59,11 @@ const rows: readonly Row[] = [
     name: 'xz',
     image: 'disk.raw.xz',
     peer: 'xz -dc "$IN" | dd of="$OUT" bs=1M conv=sparse iflag=fullblock status=none',
+  },
+  {
+    name: 'blocks',
+    image: 'disk-blocks.raw.xz',
+    peer: 'xz -dc -T2 "$IN" | dd of="$OUT" bs=1M conv=sparse iflag=fullblock status=none',
   },
   {
     name: 'zst',
@@ -67,6 +83,7 @@ const { values } = parseArgs({
     runs: { type: 'string', default: '5' },
     rows: { type: 'string' },
     check: { type: 'boolean', default: false },
+    growth: { type: 'boolean', default: false },
   },
 });
 const runs = Number(values.runs);
@@ -97,6 +114,11 @@ function median(numbers: readonly number[]): number {
 
 if (!existsSync(command)) throw new Error(`${command} is not there: npm run build`);
 if (!existsSync('/usr/bin/time')) throw new Error('/usr/bin/time is not there: apt install time');
+
+if (values.growth) {
+  measureGrowth((input) => measure(plain.replace('sparsecopy', ours), input));
+  process.exit();
+}
 
 console.log(
   `Node ${process.version}, ${cpus().length} cores (${cpus()[0]?.model ?? ''}), ${Math.round(totalmem() / 2 ** 30)} GiB, ${runs} runs\n`,

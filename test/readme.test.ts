@@ -19,6 +19,7 @@ const expected: readonly RegExp[] = [
   /^(\d+ of unknown, \d+ of it data\n)+$/,
   /^qcow2 4194304 1048576 undefined\ndata 0 1048576\nzero 1048576 3145728\n$/,
   /^0 0 \[\]\ntrue undefined\n$/,
+  /^$/,
   /^overlay\.qcow2: .*"cloud\.qcow2".*\n$/,
   /^4194304 1048576\n$/,
   /^[0-9a-f]{64}\n$/,
