@@ -2,7 +2,16 @@ import js from '@eslint/js';
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
-  { ignores: ['assembly/', 'src/codec/wasm/', 'dist/', 'coverage/', 'node_modules/', 'bench/images/'] },
+  {
+    ignores: [
+      'assembly/',
+      'src/codec/wasm/',
+      'dist/',
+      'coverage/',
+      'node_modules/',
+      'bench/images/',
+    ],
+  },
   js.configs.recommended,
   ...tseslint.configs.strictTypeChecked,
   {

@@ -8,6 +8,7 @@
  */
 
 import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { Buffer } from 'node:buffer';
 import { join } from 'node:path';
 import process from 'node:process';
 import { parseArgs } from 'node:util';
@@ -26,7 +27,10 @@ const names = readdirSync(join(root, 'assembly'))
 
 for (const name of positionals.length > 0 ? positionals : names) {
   const binary = await compile(name);
-  const lines = Buffer.from(binary).toString('base64').match(/.{1,120}/g) ?? [];
+  const lines =
+    Buffer.from(binary)
+      .toString('base64')
+      .match(/.{1,120}/g) ?? [];
   const text = [
     `/** The WebAssembly module of assembly/${name}.ts, in base64; made by \`npm run assembly\`. */`,
     'export const wasm: string =',

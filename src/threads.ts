@@ -31,7 +31,7 @@ export interface Threads extends ThreadPool {
   lane(): Lane;
 }
 
-export interface Lane {
+interface Lane {
   /** As `ask` of the pool. Questions are answered in order. */
   ask<Answer>(job: JobName, message: unknown, transfer?: readonly ArrayBuffer[]): Promise<Answer>;
   /** Takes note that no more is asked. */

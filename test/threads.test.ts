@@ -101,6 +101,54 @@ describeWith(['qemu-img', 'gzip', 'xz', 'lz4', 'zstd', 'mkfs.ext4'], 'a real dis
   });
 });
 
+describeWith(['qemu-img', 'xz', 'zstd'], 'damage', () => {
+  const kinds = {
+    'blocks.xz': 'xz -0 -T2 --block-size=64KiB -c part > blocks.xz',
+    'filtered.xz': 'xz -T2 --block-size=64KiB --x86 --lzma2=preset=0 -c part > filtered.xz',
+    'whole.xz': 'xz -0 -T1 -c part > whole.xz',
+    'part.zst': 'zstd -q part',
+    'deflate.qcow2': 'qemu-img convert -c -O qcow2 part deflate.qcow2',
+    'zstd.qcow2': 'qemu-img convert -c -O qcow2 -o compression_type=zstd part zstd.qcow2',
+  };
+
+  test.each(Object.entries(kinds))(
+    '%s: the same error, or the same bytes, with threads as without',
+    async (name, line) => {
+      const folder = tempDir();
+      const at = join(folder, name);
+      const text = Buffer.from('a line that comes again and again\n'.repeat(4000));
+      const part = Buffer.concat([noise(150_000), text, Buffer.alloc(200_704), noise(100_000, 7)]);
+      writeFileSync(join(folder, 'part'), part.subarray(0, -(part.length % 512)));
+      run('sh', ['-c', `cd ${folder} && ${line}`]);
+      const good = readFileSync(at);
+      const codes = new Set<string>();
+      let state = 1;
+      const random = (below: number): number => {
+        state = (state * 48_271) % 0x7fffffff;
+        return state % below;
+      };
+      for (let mutant = 0; mutant < 40; mutant++) {
+        const bad = Buffer.from(
+          good.subarray(0, mutant % 4 === 0 ? random(good.length) : undefined),
+        );
+        for (let flips = mutant % 4; flips > 0; flips--) {
+          const place = random(bad.length);
+          bad[place] = (bad[place] ?? 0) ^ (1 << random(8));
+        }
+        writeFileSync(at, bad);
+        const wanted = await copyToStream(at, { folder, options: { threads: 0 }, whole: true });
+        codes.add(wanted.kind === 'refused' ? wanted.code : wanted.kind);
+        for (const [count, threads] of pools) {
+          const outcome = await copyToStream(at, { folder, options: { threads }, whole: true });
+          expect(outcome, `mutant ${mutant}, ${count} threads`).toEqual(wanted);
+        }
+      }
+      expect(codes).toContain('TRUNCATED');
+      expect(codes).toContain('CORRUPT');
+    },
+  );
+});
+
 describe('a pool', () => {
   test('is shared by copies that run at the same time, and outlives them', async () => {
     const folder = tempDir();

@@ -58,30 +58,36 @@ interface Slab {
   users: number;
 }
 
+/** How many a thread keeps: what a block of lz4 decodes to, and one that is being filled. */
+const MOST_SLABS = 5;
+
+const slabs: Slab[] = [];
 let slab: Slab = { bytes: Buffer.alloc(0), used: 0, users: 0 };
-/** One that was full. */
-let other: Slab | undefined;
-const slabs = new WeakMap<ArrayBufferLike, Slab>();
 
 /** Memory that is used again: fresh memory costs more than copying. */
 function allocate(length: number): Buffer {
   if (length > ENOUGH) return freshBytes(length);
   if (slab.users === 0) slab.used = 0;
   if (slab.used + length > slab.bytes.length) {
-    const next = other?.users === 0 ? other : { bytes: freshBytes(ENOUGH), used: 0, users: 0 };
-    other = slab;
-    slab = next;
+    slab = slabs.find(({ users }) => users === 0) ?? makeSlab();
     slab.used = 0;
-    slabs.set(slab.bytes.buffer, slab);
   }
   slab.users++;
   slab.used += length;
   return slab.bytes.subarray(slab.used - length, slab.used);
 }
 
+function makeSlab(): Slab {
+  const made: Slab = { bytes: freshBytes(ENOUGH), used: 0, users: 0 };
+  slabs.push(made);
+  // The oldest may belong to a stream that nobody wanted to its end.
+  if (slabs.length > MOST_SLABS) slabs.shift();
+  return made;
+}
+
 /** Takes note that a run has been copied from `bytes`. */
 function noteCopied({ buffer }: Uint8Array): void {
-  const from = slabs.get(buffer);
+  const from = slabs.find(({ bytes }) => bytes.buffer === buffer);
   if (from !== undefined) from.users--;
 }
 

@@ -1,6 +1,6 @@
 /** The inside of LZ4 blocks: sequences of literals and matches, which may reach into the blocks before. */
 
-import { alignUp } from '../bytes.ts';
+import { alignUp, freshBytes } from '../bytes.ts';
 import type { Run } from '../types.ts';
 import { ensureSize, makeLz4Module, PAGE, STATE_SIZE, type Lz4Module } from './lz4-module.ts';
 
@@ -11,7 +11,7 @@ export interface Lz4BlockFault {
 }
 
 /** What all blocks of a frame have in common. */
-export interface Lz4BlockRules {
+interface Lz4BlockRules {
   /** What a block holds at most, in bytes. */
   readonly maximum: number;
   /** What its compressed form has at most, in bytes. */
@@ -61,7 +61,9 @@ const PART = 65_536;
 const LONGEST_RUN = 1024 * 1024;
 
 /** A new decoder. Its memory grows with the rules: 0.3 MiB for blocks of 64 KiB (linked: 1.3), 16 MiB for those of 8 MiB. */
-export function makeBlockDecoder(): Lz4BlockDecoder {
+export function makeBlockDecoder(
+  allocate: (length: number) => Buffer = freshBytes,
+): Lz4BlockDecoder {
   const module = makeLz4Module(PAGE);
   const contentState = module.states.value;
   const inputState = contentState + STATE_SIZE;
@@ -119,7 +121,7 @@ export function makeBlockDecoder(): Lz4BlockDecoder {
       if (isData && rules.checksum) module.hash(contentState, to, next - to);
       to = next;
     }
-    if (isData) return { kind: 'data', bytes: copyOf(memory, from, to) };
+    if (isData) return { kind: 'data', bytes: copyOf(memory, from, to, allocate(to - from)) };
     return zeroRun(to - from);
   }
 
@@ -155,7 +157,7 @@ export function makeBlockDecoder(): Lz4BlockDecoder {
       length = held = decoded;
       zero = module.isZero(start, length) !== 0;
       if (zero && length > 0) {
-        zeros = copyOf(memory, PAGE, PAGE + given);
+        zeros = copyOf(memory, PAGE, PAGE + given, freshBytes(given));
         zerosLength = length;
       }
       return undefined;
@@ -185,8 +187,7 @@ export function makeBlockDecoder(): Lz4BlockDecoder {
   };
 }
 
-function copyOf(bytes: Buffer, from: number, to: number): Buffer {
-  const copy = Buffer.allocUnsafeSlow(to - from);
+function copyOf(bytes: Buffer, from: number, to: number, copy: Buffer): Buffer {
   bytes.copy(copy, 0, from, to);
   return copy;
 }

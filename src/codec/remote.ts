@@ -16,11 +16,12 @@ const QUESTIONS = 2;
 /** Pieces that the thread has and has not looked at yet. */
 const PIECES = 2;
 
-/**
- * From how many compressed bytes on a codec is worth a thread of its own. gzip is decoded by zlib's own threads, and LZ4 takes
- * less than handing it over.
- */
-const worth: Partial<Record<CodecName, number>> = { xz: 2 * 1024 * 1024, zstd: 8 * 1024 * 1024 };
+/** From how many compressed bytes on a codec is worth a thread of its own. gzip is decoded by zlib's own threads. */
+const worth: Partial<Record<CodecName, number>> = {
+  lz4: 16 * 1024 * 1024,
+  xz: 2 * 1024 * 1024,
+  zstd: 8 * 1024 * 1024,
+};
 
 /**
  * As `codec.decode`, with the help of threads where that is worth it; `size` is that of `bytes`, when known. A codec that can tell its

@@ -23,7 +23,7 @@ export interface Chunk {
 }
 
 /** What is wrong with a chunk. */
-export interface Fault {
+interface Fault {
   readonly code: 'CORRUPT' | 'LIMIT';
   readonly sentence: string;
   /** The data end before the chunk does: no wonder when they were cut. */
