@@ -58,3 +58,14 @@ export function giveBack(bytes: Uint8Array): void {
   lenders.delete(bytes);
   takeBack?.();
 }
+
+/**
+ * `bytes`, or a copy where they lie in memory that threads share and use again when `release` is called: for whoever keeps bytes, or hands
+ * them to somebody who knows nothing of that.
+ */
+export function unshared(bytes: Uint8Array, release?: () => void): Uint8Array {
+  if (!(bytes.buffer instanceof SharedArrayBuffer)) return bytes;
+  const copy = Buffer.from(bytes);
+  release?.();
+  return copy;
+}

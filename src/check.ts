@@ -5,6 +5,7 @@ import { checkQcow2, type CheckResult } from './format/qcow2/check.ts';
 import { limitsOf, type Limits } from './limits.ts';
 import { peel, type PeelOptions } from './peel.ts';
 import type { Input } from './source/input.ts';
+import { ownRuns } from './source/stream.ts';
 import { spool } from './spool.ts';
 import type { CodecName, FormatName } from './types.ts';
 
@@ -51,7 +52,9 @@ async function checkInput(input: Input, options: CheckOptions): Promise<CheckRep
     });
   }
   await using spooled =
-    inside.source === undefined ? await spool(inside.runs, name, options.tempDir) : undefined;
+    inside.source === undefined
+      ? await spool(ownRuns(inside.runs), name, options.tempDir)
+      : undefined;
   const file = spooled ?? inside.source;
   if (file === undefined) throw new TypeError('an input that passes once is spooled');
   const result = await checkQcow2(file, { limits, maxProblems, signal });

@@ -12,6 +12,7 @@ import { checkDisk, checkSize, makeOutputGuard } from './policy.ts';
 import { firstReferrer } from './references.ts';
 import { bufferSource } from './source/buffer.ts';
 import type { Input } from './source/input.ts';
+import { ownRuns } from './source/stream.ts';
 import { spool } from './spool.ts';
 import type { FileIdentity } from './stat.ts';
 import type { Threads } from './threads.ts';
@@ -115,7 +116,7 @@ async function openInput(input: Input, options: OpenOptions, willCopy: boolean):
       const { tempDir } = options;
       const isPacked = inside.codecs.length > 0;
       const runs = isPacked
-        ? boundedRuns(inside.runs, makeRatioGuard(peeled, limits))
+        ? boundedRuns(ownRuns(inside.runs), makeRatioGuard(peeled, limits))
         : inside.runs;
       passing = await format.pass?.(runs, inside.head, {
         ...context,

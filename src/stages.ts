@@ -1,6 +1,7 @@
 /** The stages for pipelines of one's own: an input as a stream of chunks, and decompression as a Duplex. */
 
 import { Duplex, PassThrough, Readable } from 'node:stream';
+import { unshared } from './bytes.ts';
 import { codecs, detectCodec } from './codec/index.ts';
 import { SparsecopyError } from './errors.ts';
 import { defaultLimits, type Limits } from './limits.ts';
@@ -18,7 +19,11 @@ export function chunksOf(input: Input, options: OpenOptions = {}): Readable {
   async function* chunks(): AsyncGenerator<Chunk, void, void> {
     const opened = await open(input, options);
     try {
-      yield* opened.chunks();
+      for await (const chunk of opened.chunks()) {
+        yield chunk.kind === 'zero'
+          ? chunk
+          : { ...chunk, bytes: unshared(chunk.bytes, chunk.release) };
+      }
     } finally {
       await opened[Symbol.asyncDispose]();
     }

@@ -58,29 +58,28 @@ export interface Handing {
   readonly ahead?: number;
   /** All bytes go with the first question, in shared memory: a decoder that keeps none of them when it is done. */
   readonly isWhole?: boolean;
+  /** For streams that follow each other; by default each has one of its own. */
+  readonly area?: Area;
 }
 
-/** Memory that all threads of a pool write to, in parts of one answer each. Parts that were never used take no memory. */
-interface Area {
+/**
+ * Memory that a thread writes to, in parts of one answer each. Parts that were never used take no memory; one that is never released is lost
+ * to this area only.
+ */
+export interface Area {
   readonly buffer: SharedArrayBuffer;
   /** Numbers of the parts that nobody uses. */
   readonly free: number[];
 }
 
-/** Parts for each thread: its input, as many as it may be ahead, and those that are on their way to the sink. */
-const PARTS = 32;
-const MOST_PARTS = 128;
+/** Parts for a stream: as many as the thread may be ahead, and those that are on their way to the sink. */
+const PARTS = 16;
 
-const areas = new WeakMap<Threads, Area>();
-
-function areaOf(threads: Threads): Area {
-  const count = Math.min(PARTS * threads.size, MOST_PARTS);
-  const area = areas.get(threads) ?? {
+export function makeArea(count: number = PARTS): Area {
+  return {
     buffer: new SharedArrayBuffer(count * ENOUGH),
     free: Array.from({ length: count }, (_, at) => count - 1 - at),
   };
-  areas.set(threads, area);
-  return area;
 }
 
 function partOf({ buffer }: Area, part: number): Uint8Array {
@@ -105,7 +104,7 @@ export async function* decodeRemotely(
   threads: Threads,
   settings: DecoderSettings,
   bytes: ByteStream,
-  { ahead = QUESTIONS, isWhole = false }: Handing = {},
+  { ahead = QUESTIONS, isWhole = false, area = makeArea() }: Handing = {},
 ): AsyncGenerator<Run, void, void> {
   const lane = threads.lane();
   const stream = ++lastStream;
@@ -116,8 +115,6 @@ export async function* decodeRemotely(
   /** Pieces sent, and those that the thread has taken. */
   let sent = 0;
   let taken = 0;
-
-  const area = areaOf(threads);
 
   /** `runs`, which lie in the part of the area with the number `part`: that is free when all of them have been released. */
   function* shared(runs: readonly Run[], part: number | undefined): Generator<Run, void> {

@@ -3,7 +3,7 @@
 import type { Threads } from '../threads.ts';
 import type { Run } from '../types.ts';
 import { ENOUGH } from './decode-protocol.ts';
-import { decodeRemotely } from './remote.ts';
+import { decodeRemotely, makeArea, type Area } from './remote.ts';
 import type { XzBlock } from './xz-blocks.ts';
 import type { BlockHeader } from './xz-header.ts';
 
@@ -22,6 +22,15 @@ const AHEAD = 12 * 1024 * 1024;
 /** What all blocks take that are under way. */
 const MEMORY = 64 * 1024 * 1024;
 
+/** Parts of the area for each thread: its input, as many as it may be ahead, and those that are on their way to the sink. */
+const PARTS = 32;
+const MOST_PARTS = 128;
+
+/** The memory for all blocks of an input. */
+export function areaFor({ size }: Threads): Area {
+  return makeArea(Math.min(PARTS * size, MOST_PARTS));
+}
+
 /** `block`, all of which but its header is in `pieces`, `length` bytes, in a thread of `threads`. */
 export function blockAway(
   pieces: readonly Uint8Array[],
@@ -29,12 +38,14 @@ export function blockAway(
   block: XzBlock,
   { dictionarySize, uncompressedSize = Infinity }: BlockHeader,
   threads: Threads,
+  area: Area,
 ): BlockRuns {
   const ahead = Math.min(uncompressedSize, AHEAD);
   const memory = length + ahead + Math.min(dictionarySize, uncompressedSize);
   const runs = decodeRemotely(threads, { xzBlock: block }, each(pieces), {
     ahead: 1 + Math.ceil(ahead / ENOUGH),
     isWhole: true,
+    area,
   });
   return { isAway: true, memory, runs };
 }

@@ -3,7 +3,8 @@
 import { freshBytes } from '../bytes.ts';
 import { SparsecopyError } from '../errors.ts';
 import type { Codec, CodecContext, Run } from '../types.ts';
-import { blockAway, inTurn, type BlockRuns } from './xz-away.ts';
+import type { Area } from './remote.ts';
+import { areaFor, blockAway, inTurn, type BlockRuns } from './xz-away.ts';
 import { makeReader } from './reader.ts';
 import type { ByteReader } from './reader.ts';
 import { makeBlockDecoder } from './xz-block.ts';
@@ -46,6 +47,7 @@ async function* blocksOf(
   context: CodecContext,
 ): AsyncGenerator<BlockRuns, void> {
   let lzma: Lzma2Decoder | undefined;
+  let area: Area | undefined;
   let empty = 0;
   for (let first = true; first || !(await reader.atEnd()); first = false) {
     const header = await readStreamHeader(reader, first);
@@ -64,7 +66,8 @@ async function* blocksOf(
         // Copies: whatever a view lies in goes over with it.
         const [streamHeader, own] = [new Uint8Array(header.bytes), new Uint8Array(bytes)];
         const xzBlock: XzBlock = { streamHeader, header: own, place };
-        yield blockAway(pieces, lengthThere, xzBlock, block, context.threads);
+        area ??= areaFor(context.threads);
+        yield blockAway(pieces, lengthThere, xzBlock, block, context.threads, area);
         // What another thread finds wrong with the block ends this one, too.
         found.add(place.data - start + compressedSize + check.length, uncompressedSize);
         length += uncompressedSize;

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import * as fs from 'node:fs';
 import type { Writable } from 'node:stream';
 import { finished } from 'node:stream/promises';
+import { unshared } from '../bytes.ts';
 import { SparsecopyError, inStep } from '../errors.ts';
 import type { Chunk } from '../types.ts';
 import { makeSink, type Sink } from './sink.ts';
@@ -54,7 +55,7 @@ export function flat(target: Writable | string): Sink {
       offset += chunk.length;
       if (chunk.kind === 'data') {
         // The stream may keep the bytes after `write`, so the buffer is not released.
-        await inStep('write', send(chunk.bytes));
+        await inStep('write', send(unshared(chunk.bytes, chunk.release)));
         return;
       }
       for (let left = chunk.length; left > 0; left -= zeros.length) {

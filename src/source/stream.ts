@@ -1,6 +1,6 @@
 /** Inputs that pass once: turning sources into byte streams, runs into bytes, and letting go of a stream that hangs. */
 
-import { freshBytes, lend } from '../bytes.ts';
+import { freshBytes, lend, unshared } from '../bytes.ts';
 import { SparsecopyError } from '../errors.ts';
 import type { Limits } from '../limits.ts';
 import type { ByteStream, Run, Source } from '../types.ts';
@@ -161,6 +161,13 @@ export async function* runsOf(bytes: ByteStream): AsyncGenerator<Run, void, void
   for await (const piece of bytes) if (piece.length > 0) yield { kind: 'data', bytes: piece };
 }
 
+/** `runs` for whoever keeps their bytes. */
+export async function* ownRuns(runs: AsyncIterable<Run>): AsyncGenerator<Run, void, void> {
+  for await (const run of runs) {
+    yield run.kind === 'zero' ? run : { kind: 'data', bytes: unshared(run.bytes, run.release) };
+  }
+}
+
 /** Shared by all; never written to. */
 const zeros = Buffer.alloc(64 * 1024);
 
@@ -169,7 +176,7 @@ export async function* bytesOfRuns(
   runs: AsyncIterable<Run>,
 ): AsyncGenerator<Uint8Array, void, void> {
   for await (const run of runs) {
-    if (run.kind === 'data') yield run.bytes;
+    if (run.kind === 'data') yield unshared(run.bytes, run.release);
     else {
       for (let left = run.length; left > 0; left -= zeros.length) {
         yield left < zeros.length ? zeros.subarray(0, left) : zeros;
