@@ -101,6 +101,8 @@ interface Running {
   /** Lanes that are open. */
   lanes: number;
   isReady: boolean;
+  /** Why it answers no more. */
+  lost?: Error;
   /** Resolves when it has ended. */
   readonly ended: Promise<void>;
 }
@@ -121,6 +123,7 @@ export function makeThreads(wanted?: number, always = false): Threads {
     const worker = new Worker(workerFile(), { name: 'sparsecopy' });
     const asked: Running['asked'] = new Map();
     const fail = (lost: Error): void => {
+      thread.lost ??= lost;
       running = running.filter((other) => other !== thread);
       for (const settle of asked.values()) settle({ lost });
       asked.clear();
@@ -162,6 +165,10 @@ export function makeThreads(wanted?: number, always = false): Threads {
     transfer: readonly ArrayBuffer[] = [],
   ): Promise<Answer> {
     return new Promise((resolve, reject) => {
+      if (thread.lost !== undefined) {
+        reject(thread.lost);
+        return;
+      }
       const id = ++lastId;
       if (thread.asked.size === 0) thread.worker.ref();
       thread.load++;

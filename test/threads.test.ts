@@ -50,6 +50,17 @@ async function outcomesOf(path: string, threads: Threads | 0): Promise<readonly 
   );
 }
 
+/** The first bytes of a compressed stream of data, and then nothing. */
+function stalling(bytes: Uint8Array): Readable {
+  let isSent = false;
+  return new Readable({
+    read(): void {
+      if (!isSent) this.push(bytes);
+      isSent = true;
+    },
+  });
+}
+
 const fixtures = join(import.meta.dirname, '..', 'fixtures');
 const images = ['good', 'bad'].flatMap((kind) =>
   readdirSync(join(fixtures, kind))
@@ -226,6 +237,28 @@ describe('a pool', () => {
     expect(readdirSync(folder)).toEqual(['src']);
   });
 
+  test('that is closed while a stream is decoded fails it: nobody waits for a thread that has gone', async () => {
+    const folder = tempDir();
+    const pool = makeThreads(1, true);
+    const source = stalling(run('zstd', ['-qc'], noise(3 * MiB)).subarray(0, -100_000));
+    const copy = sparsecopy(source, join(folder, 'dst'), { threads: pool });
+    copy.catch(() => undefined);
+    while (readdirSync(folder).length === 0) await new Promise((resolve) => setImmediate(resolve));
+    await pool[Symbol.asyncDispose]();
+    await expect(pool.ask('decode', {})).rejects.toThrow(/closed/);
+    source.push(Buffer.alloc(50_000));
+    expect((await rejection(copy)).message).toMatch(/thread/);
+    expect(readdirSync(folder)).toEqual([]);
+  });
+
+  test('long zeros come in answers that end', async () => {
+    const packed = run('sh', ['-c', 'head -c 3G /dev/zero | zstd -qc']);
+    const report = await sparsecopy(pipeOf(packed, 1000), join(tempDir(), 'dst'), {
+      threads: pools.get(1),
+    });
+    expect(report).toMatchObject({ virtualSize: 3 * 2 ** 30, diskSize: 0, bytesWritten: 0 });
+  });
+
   test('keeps no process alive', () => {
     const line = `import { threadPool, sparsecopy } from ${JSON.stringify(join(import.meta.dirname, '..', 'dist', 'index.js'))};
       const threads = threadPool(2);
@@ -249,17 +282,6 @@ describe('a pool', () => {
 });
 
 describe('nothing waits for an input that never goes on', () => {
-  /** The first bytes of a compressed stream of data, and then nothing. */
-  function stalling(bytes: Uint8Array): Readable {
-    let isSent = false;
-    return new Readable({
-      read(): void {
-        if (!isSent) this.push(bytes);
-        isSent = true;
-      },
-    });
-  }
-
   test('when enough has come', async () => {
     const packed = run('zstd', ['-qc'], noise(3 * MiB));
     const target = join(tempDir(), 'dst');

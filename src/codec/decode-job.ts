@@ -11,6 +11,9 @@ import {
 import { codecs } from './index.ts';
 import { decodeXzBlock } from './xz-blocks.ts';
 
+/** An answer is given after so many zeros at the latest, so that who waits can tell how far it is, or stop. */
+const MOST_ZEROS = 256 * 1024 * 1024;
+
 interface Stream {
   answer(question: DecodeQuestion): Promise<JobResult & { readonly answer: DecodeAnswer }>;
   close(): Promise<void>;
@@ -148,7 +151,8 @@ function makeStream(settings: DecoderSettings): Stream {
       const target = room ?? freshBytes(ENOUGH);
       const found: Run[] = [];
       let isDone = false;
-      for (let filled = 0; filled < target.length;) {
+      let zeros = 0;
+      for (let filled = 0; filled < target.length && zeros < MOST_ZEROS;) {
         const next = await nextRun();
         if (next === undefined) break;
         if (next.done === true) {
@@ -156,17 +160,19 @@ function makeStream(settings: DecoderSettings): Stream {
           break;
         }
         const run = next.value;
+        // Neighbours of one kind become one.
+        const last = found.at(-1);
+        if (last?.kind === run.kind) found.pop();
         if (run.kind === 'zero') {
-          found.push(run);
+          zeros += run.length;
+          const before = last?.kind === 'zero' ? last.length : 0;
+          found.push({ kind: 'zero', length: before + run.length });
           continue;
         }
         const part = run.bytes.subarray(0, target.length - filled);
         target.set(part, filled);
-        const last = found.at(-1);
         const start = filled - (last?.kind === 'data' ? last.bytes.length : 0);
         filled += part.length;
-        // Neighbours become one.
-        if (start < filled - part.length) found.pop();
         found.push({ kind: 'data', bytes: target.subarray(start, filled) });
         rest = part.length < run.bytes.length ? run.bytes.subarray(part.length) : undefined;
         if (rest === undefined) noteCopied(run.bytes);
