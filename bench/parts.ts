@@ -9,7 +9,7 @@ import { makeZeroSplitter } from '../src/chunk/zeros.ts';
 import { codecs } from '../src/codec/index.ts';
 import { makeBlockDecoder } from '../src/codec/lz4-block.ts';
 import { makeXxh32 } from '../src/codec/xxh32.ts';
-import { makeZstdClusterDecoder } from '../src/codec/zstd.ts';
+import { makeZstdClusterDecoder } from '../src/codec/zstd-cluster.ts';
 import { decodeL2Entry } from '../src/format/qcow2/entry.ts';
 import { makeDeflateDecoder } from '../src/format/qcow2/inflate.ts';
 import { defaultLimits } from '../src/limits.ts';

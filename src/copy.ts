@@ -38,6 +38,16 @@ export interface CopyOptions extends OpenOptions {
   readonly check?: boolean;
   /** `fdatasync` after each so many bytes written. */
   readonly syncEvery?: number;
+  /**
+   * Whether the copy ends only when the destination is on the disk; default true. Without it the system writes when it likes: a
+   * power failure may leave the name to an unfinished file, and an error of the disk may come too late to be reported.
+   */
+  readonly sync?: boolean;
+  /**
+   * Whether the calling thread may do its share with calls that block it for up to a tenth of a second: for a program that has nothing
+   * else to do, as the command; default false.
+   */
+  readonly blocking?: boolean;
   /** Called about ten times a second, and once at the end. */
   readonly onProgress?: (progress: Progress) => void;
 }
@@ -89,7 +99,7 @@ const PROGRESS_MS = 100;
 
 /**
  * Copies the disk in `source` to `destination`: a path (a new file, or a device), `-` (standard output) or a Writable.
- * A file is complete or absent: written beside its final name, synced, then renamed.
+ * A file is complete or absent: written beside its final name, synced (unless `sync` is false), then renamed.
  *
  * @throws SparsecopyError for everything that is refused; system errors as they come; the signal's reason on abort.
  * @throws RangeError when a size is not a non-negative integer.
@@ -123,9 +133,9 @@ async function copy(
   started: number,
 ): Promise<Report> {
   const tempDir = options.tempDir ?? (await folderOf(destination));
-  const opened = await open(source, { ...options, tempDir }, true);
+  const { maxWrite, signal, blocking = false } = options;
+  const opened = await open(source, { ...options, tempDir }, { blocking });
   try {
-    const { maxWrite } = options;
     const expectedSize =
       opened.virtualSize === undefined
         ? undefined
@@ -155,7 +165,7 @@ async function copy(
     const timer = setInterval(tell, PROGRESS_MS).unref();
     try {
       if (newFile !== undefined && stored !== undefined) {
-        await moveDisk(opened, stored, newFile, blockSize, limits, moved, options.signal);
+        await moveDisk(opened, stored, newFile, moved, { blockSize, limits, signal, blocking });
       } else {
         const checkRatio = makeRatioGuard(opened, limits);
         const chunks = chunksUpTo(opened, options, !needsOrder, (length) => {
@@ -167,7 +177,7 @@ async function copy(
           detectZeros({ blockSize: looksAtZeros ? blockSize : DEFAULT_GRAIN }),
           counter,
         ];
-        await run(opened, stages, sink, options.signal);
+        await run(opened, stages, sink, signal);
       }
     } finally {
       clearInterval(timer);

@@ -2,22 +2,27 @@
 
 import { once } from 'node:events';
 import { finished } from 'node:stream/promises';
-import { markStep } from './errors.ts';
 import { makeRatioGuard } from './chunk/ratio.ts';
+import { markStep } from './errors.ts';
+import { askHere } from './jobs.ts';
 import type { Limits } from './limits.ts';
 import type { Opened } from './open.ts';
 import type { MovingSink } from './sink/sparse-file.ts';
+import type { Ask, Threads } from './threads.ts';
 import type { Stored, StoredExtent } from './types.ts';
 
 /** Less data than this is copied before the threads have started. */
 const WORTH = 64 * 1024 * 1024;
 
-/** What a thread gets at a time: much against what asking it costs, little against what a cancelled copy may still do. */
+/** What is moved at a time: much against what asking it costs, little against what a cancelled copy may still do. */
 const BATCH_LENGTH = 16 * 1024 * 1024;
 const BATCH_RANGES = 512;
 
-/** Threads that copy without decoding: writes to one file exclude each other, so the second one reads while the first one writes. */
+/** Movers that copy without decoding: writes to one file exclude each other, so the second one reads while the first one writes. */
 const MOVERS = 2;
+
+/** Batches that a thread has: one that it moves, and one more, so that it need not wait. */
+const DEPTH = 2;
 
 /** Any source has its data extents at multiples of it: a block of this size or a divisor never spans two of them. */
 const LEAST_ALIGNMENT = 512;
@@ -40,6 +45,20 @@ export function worthMoving(opened: Opened, blockSize: number): Stored | undefin
   return isWorth && LEAST_ALIGNMENT % blockSize === 0 ? stored : undefined;
 }
 
+export interface MoveOptions {
+  readonly blockSize: number;
+  readonly limits: Limits;
+  readonly signal: AbortSignal | undefined;
+  /** Whether this thread moves batches, too. */
+  readonly blocking: boolean;
+}
+
+/** How many threads move `stored`; one less where this thread does, too. */
+function helpersFor({ compression }: Stored, { size }: Threads, blocking: boolean): number {
+  const movers = compression === undefined ? Math.min(MOVERS, size) : size;
+  return blocking ? Math.max(1, movers - 1) : movers;
+}
+
 /**
  * Has the threads move the whole disk, whose bytes are `stored`, into `sink`, and ends it; `totals` is kept up to date.
  * @throws what reading and writing throw, marked with their step; the signal's reason.
@@ -48,15 +67,15 @@ export async function moveDisk(
   opened: Opened,
   stored: Stored,
   sink: MovingSink,
-  blockSize: number,
-  limits: Limits,
   totals: MoveTotals,
-  signal: AbortSignal | undefined,
+  { blockSize, limits, signal, blocking }: MoveOptions,
 ): Promise<void> {
   const { threads } = opened;
-  const movers = stored.compression === undefined ? Math.min(MOVERS, threads.size) : threads.size;
   const checkRatio = makeRatioGuard(opened, limits);
-  const flying = new Set<Promise<void>>();
+  const helpers = Array.from({ length: helpersFor(stored, threads, blocking) }, () => ({
+    lane: threads.lane(),
+    flying: new Set<Promise<void>>(),
+  }));
   // Not `once` of node:events, which rejects for an error, too, while nobody may be waiting.
   const closed = new Promise((resolve) => sink.once('close', resolve));
   const ended = finished(sink);
@@ -68,24 +87,35 @@ export async function moveDisk(
     if (sink.errored !== null) throw sink.errored;
   };
 
+  const move = async (ask: Ask, batch: readonly DataExtent[]): Promise<void> => {
+    try {
+      const moved = await sink.move(ask, stored, opened.name, batch, blockSize);
+      totals.diskSize += moved.diskSize;
+      totals.dataLength += batch.reduce((sum, { length }) => sum + length, 0);
+      opened.count(moved.bytesRead);
+      checkRatio(totals.diskSize);
+    } catch (error) {
+      failure ??= { error };
+    }
+  };
   const start = async (batch: readonly DataExtent[]): Promise<void> => {
-    const length = batch.reduce((sum, extent) => sum + extent.length, 0);
-    const flight: Promise<void> = sink
-      .move(threads, stored, opened.name, batch, blockSize)
-      .then(({ bytesRead, diskSize }) => {
-        totals.diskSize += diskSize;
-        totals.dataLength += length;
-        opened.count(bytesRead);
-        checkRatio(totals.diskSize);
-      })
-      .catch((error: unknown) => {
-        failure ??= { error };
-      })
-      .finally(() => flying.delete(flight));
-    flying.add(flight);
-    // One more than there are threads: none of them waits for the next.
-    if (flying.size > movers) await Promise.race(flying);
+    const free = helpers.find(({ flying }) => flying.size < DEPTH);
+    if (free !== undefined) {
+      const { lane, flying } = free;
+      const flight: Promise<void> = move(lane.ask, batch).finally(() => flying.delete(flight));
+      flying.add(flight);
+    } else if (blocking) {
+      await move(askHere, batch);
+      // Answers, signals and timers have their turn.
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    if (!blocking && helpers.every(({ flying }) => flying.size === DEPTH)) {
+      await Promise.race(helpers.flatMap(({ flying }) => [...flying]));
+    }
     check();
+  };
+  const settle = async (): Promise<void> => {
+    await Promise.all(helpers.flatMap(({ flying }) => [...flying]));
   };
 
   try {
@@ -107,7 +137,7 @@ export async function moveDisk(
       }
     }
     if (batch.length > 0) await start(batch);
-    while (flying.size > 0) await Promise.all(flying);
+    await settle();
     check();
     await opened.checkUnchanged();
     sink.end();
@@ -116,7 +146,8 @@ export async function moveDisk(
     sink.destroy(error as Error);
     throw signal?.aborted === true ? signal.reason : markStep(error, 'source');
   } finally {
-    await Promise.all(flying);
+    await settle();
+    for (const { lane } of helpers) lane.close();
     await closed;
   }
 }

@@ -1,7 +1,6 @@
 /** Random access to something that passes once: its bytes are kept in a temporary file that has no name. */
 
 import * as fs from 'node:fs';
-import { randomBytes } from 'node:crypto';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -26,6 +25,8 @@ export interface TemporaryFile {
 
 /** Makes one in `folder` (default the system's). The file is unlinked as soon as it is open. */
 export async function openTemporary(folder: string = tmpdir()): Promise<TemporaryFile> {
+  // A folder that others write to: whoever can foretell a name can take it.
+  const { randomBytes } = await import('node:crypto');
   const path = join(folder, `sparsecopy-${process.pid}-${randomBytes(8).toString('hex')}`);
   const fd = await open(path, 'wx+', 0o600);
   try {
@@ -34,7 +35,7 @@ export async function openTemporary(folder: string = tmpdir()): Promise<Temporar
     await close(fd);
     throw error;
   }
-  const writer = makeWriter(fd);
+  const writer = makeWriter(fd, { sync: false });
   let closed: Promise<void> | undefined;
   return {
     fd,

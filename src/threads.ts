@@ -11,29 +11,36 @@ export interface ThreadPool extends AsyncDisposable {
   readonly size: number;
 }
 
-/** What threads can be asked to do (`thread.ts`). */
+/** What threads can be asked to do (`jobs.ts`). */
 export type JobName = 'move' | 'move-clusters' | 'clusters' | 'decode';
 
 /** A pool as those use it who have work for it. */
 export interface Threads extends ThreadPool {
   /** True when threads are to help with `length` bytes, where they are worth their start from `least` on. */
   areWorth(length: number, least: number): boolean;
-  /** Starts the threads, when that has not been done: it takes a tenth of a second until they work. */
-  start(): void;
+  /** Starts `count` threads (default all), when that has not been done: it takes a tenth of a second until they work. */
+  start(count?: number): void;
   /** True when something that is asked is begun at once; until then whoever can does it himself. */
   readonly isReady: boolean;
-  /**
-   * Has the thread with the least to do answer `message`. What is in `transfer` goes over, and is lost here.
-   * @throws what the job throws, with its fields and its step.
-   */
-  ask<Answer>(job: JobName, message: unknown, transfer?: readonly ArrayBuffer[]): Promise<Answer>;
+  /** Has the thread with the least to do answer; it is started when all others have something to do. */
+  readonly ask: Ask;
   /** One thread, for questions that must all come to the same. */
   lane(): Lane;
 }
 
-interface Lane {
-  /** As `ask` of the pool. Questions are answered in order. */
-  ask<Answer>(job: JobName, message: unknown, transfer?: readonly ArrayBuffer[]): Promise<Answer>;
+/**
+ * Has a thread answer `message`. What is in `transfer` goes over, and is lost here.
+ * @throws what the job throws, with its fields and its step.
+ */
+export type Ask = <Answer>(
+  job: JobName,
+  message: unknown,
+  transfer?: readonly ArrayBuffer[],
+) => Promise<Answer>;
+
+export interface Lane {
+  /** Questions are answered in order. */
+  readonly ask: Ask;
   /** Takes note that no more is asked. */
   close(): void;
 }
@@ -114,9 +121,9 @@ export function makeThreads(wanted?: number, always = false): Threads {
   let isClosed = false;
   let lastId = 0;
 
-  function start(): void {
+  function start(count = size): void {
     if (isClosed) throw new Error('the threads have been closed');
-    while (running.length < size) running.push(startOne());
+    while (running.length < Math.min(count, size)) running.push(startOne());
   }
 
   function startOne(): Running {
@@ -150,9 +157,9 @@ export function makeThreads(wanted?: number, always = false): Threads {
     return thread;
   }
 
-  /** The thread for which `count` is the least. */
+  /** The thread for which `count` is the least; a new one rather than one for which it is not 0. */
   function least(count: (thread: Running) => number): Running {
-    start();
+    start(running.every((thread) => count(thread) > 0) ? running.length + 1 : running.length);
     const [first, ...others] = running;
     if (first === undefined) throw new TypeError('there are no threads to ask');
     return others.reduce((best, thread) => (count(thread) < count(best) ? thread : best), first);

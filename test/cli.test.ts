@@ -172,6 +172,21 @@ describe('sizes', () => {
     expect(outcome.stdout.match(/fdatasync\(/g)?.length).toBeGreaterThanOrEqual(2);
     expect(command(['-y0', 'src', 'dst'], { cwd }).status).toBe(0);
   });
+
+  test('--no-sync: the end waits for no disk, without it it does', () => {
+    const cwd = folderWith({ src: noise(2 ** 20), old: noise(100) });
+    const syncs = (args: string): number | undefined =>
+      shell(`strace -f -qq -e trace=fsync,fdatasync $SC -q ${args} 2>&1`, { cwd }).stdout.match(
+        /sync\(/g,
+      )?.length;
+    expect(syncs('src dst')).toBe(2); // the file, and the folder that has its new name
+    expect(syncs('--no-sync src dst')).toBeUndefined();
+    expect(syncs('-o src old')).toBe(1);
+    expect(syncs('--no-sync -o src old')).toBeUndefined();
+    for (const name of ['dst', 'old']) {
+      expect(readFileSync(join(cwd, name)).equals(noise(2 ** 20))).toBe(true);
+    }
+  });
 });
 
 describe('overlay', () => {

@@ -23,6 +23,7 @@ const parts: readonly (readonly string[])[] = [
   ['peel'],
   ['context'],
   ['open'],
+  ['jobs'],
   ['move'],
   ['copy', 'inspect', 'stages', 'check', 'compare'],
   ['cli', 'index', 'thread'],

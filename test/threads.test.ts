@@ -41,6 +41,7 @@ async function outcomesOf(path: string, threads: Threads | 0): Promise<readonly 
   const to = { folder, options: { threads }, whole: true };
   const outcomes: Outcome[] = [
     await copyToFile(path, to),
+    await copyToFile(path, { ...to, options: { threads, blocking: true } }),
     await copyToStream(path, to),
     await copyToFile(pipeOf(bytes, 60_001), to),
     await copyToStream(pipeOf(bytes, 60_001), to),
@@ -105,8 +106,12 @@ describeWith(['qemu-img', 'gzip', 'xz', 'lz4', 'zstd', 'mkfs.ext4'], 'a real dis
       const sizes = new Set<string>();
       for (const threads of [0, ...pools.values()]) {
         const label = `${name} with ${typeof threads === 'number' ? 0 : threads.size} threads`;
-        for (const source of [at(name), pipeOf(readFileSync(at(name)), 65_536)]) {
-          const report = await sparsecopy(source, at('out'), { threads });
+        for (const [source, blocking] of [
+          [at(name), false],
+          [at(name), true],
+          [pipeOf(readFileSync(at(name)), 65_536), false],
+        ] as const) {
+          const report = await sparsecopy(source, at('out'), { threads, blocking });
           expect(sha256(readFileSync(at('out'))), label).toBe(wanted);
           const { virtualSize, diskSize, bytesWritten } = report;
           sizes.add(JSON.stringify({ virtualSize, diskSize }));
@@ -234,6 +239,25 @@ describe('a pool', () => {
     while (readdirSync(folder).length === 1) await new Promise((resolve) => setImmediate(resolve));
     await pool[Symbol.asyncDispose]();
     expect((await rejection(copy)).message).toMatch(/thread/);
+    expect(readdirSync(folder)).toEqual(['src']);
+  });
+
+  test('and a caller that moves its share lets signals through', async () => {
+    const folder = tempDir();
+    run('sh', ['-c', `head -c 256M /dev/urandom > ${join(folder, 'src')}`]);
+    const controller = new AbortController();
+    const seen: number[] = [];
+    const copy = sparsecopy(join(folder, 'src'), join(folder, 'dst'), {
+      threads: pools.get(1),
+      blocking: true,
+      signal: controller.signal,
+      onProgress({ virtualBytes }) {
+        seen.push(virtualBytes);
+        controller.abort(new Error('no more'));
+      },
+    });
+    expect(await rejection(copy)).toMatchObject({ message: 'no more' });
+    expect(seen[0]).toBeLessThan(256 * MiB);
     expect(readdirSync(folder)).toEqual(['src']);
   });
 

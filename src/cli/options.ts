@@ -72,6 +72,7 @@ export const imageOptions = [
 /** Our own options on what comes of it. */
 export const resultOptions = [
   { name: 'strict', help: 'compare: sizes and what is allocated must be equal, too' },
+  { name: 'no-sync', help: 'copy: do not wait until DEST is on the disk' },
   { name: 'json', help: 'print the result as JSON on standard output' },
   { name: 'version', help: 'print the version' },
 ] as const satisfies readonly Option[];

@@ -111,6 +111,8 @@ async function copy(
       nocheck: options.has('nocheck'),
       errorRemainder: options.has('errorremainder'),
       check: options.has('check'),
+      sync: !options.has('no-sync'),
+      blocking: true,
       onProgress: (progress) => bar?.show(progress),
       signal: stop.signal,
     });

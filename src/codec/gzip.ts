@@ -6,6 +6,7 @@ import type { ZlibOptions } from 'node:zlib';
 import { isZero } from '../bytes.ts';
 import { SparsecopyError } from '../errors.ts';
 import type { ByteStream, Codec, CodecContext, Run } from '../types.ts';
+import { isGzip } from './magic.ts';
 import { makeReader } from './reader.ts';
 import type { ByteReader } from './reader.ts';
 
@@ -21,8 +22,8 @@ const SMALLEST_MEMBER = 20;
 /** So much of a member may stand before its first data, in bytes: an extra field as long as can be (2.3.1.1), as dictzip has it. */
 const LONGEST_EXTRA = 64 * 1024;
 
+/** RFC 1952, 2.3.1. */
 const ID1 = 0x1f;
-const ID2 = 0x8b;
 
 /**
  * gzip as `gzip`, `pigz` and `bgzip` write it. Header, CRC32 and ISIZE are verified; zeros after the last member are
@@ -31,9 +32,7 @@ const ID2 = 0x8b;
 export const gzip: Codec = {
   name: 'gzip',
 
-  matches(head): boolean {
-    return head[0] === ID1 && head[1] === ID2;
-  },
+  matches: isGzip,
 
   async *decode(bytes: ByteStream, context: CodecContext): AsyncGenerator<Run> {
     const reader = makeReader(bytes, context.name);
@@ -209,7 +208,7 @@ function makeInflater(reader: ByteReader, { name, limits }: CodecContext): Infla
 /** Checks that the input begins as a member does; zlib would not tell a wrong beginning from garbage behind a member. */
 async function demandMagic(reader: ByteReader): Promise<void> {
   const head = await reader.peek(2);
-  if (head.length === 2 ? gzip.matches(head) : head.length === 0 || head[0] === ID1) return;
+  if (head.length === 2 ? isGzip(head) : head.length === 0 || head[0] === ID1) return;
   const found = `0x${Buffer.from(head).toString('hex')}`;
   throw new SparsecopyError('CORRUPT', `input does not begin as a gzip member but with ${found}`, {
     source: reader.name,

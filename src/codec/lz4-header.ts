@@ -3,29 +3,21 @@
 import { viewOf } from '../bytes.ts';
 import { SparsecopyError } from '../errors.ts';
 import type { CodecContext } from '../types.ts';
+import { isSkippable, LZ4_LEGACY_MAGIC, LZ4_MAGIC, SKIPPABLE_MAGIC } from './magic.ts';
 import type { ByteReader } from './reader.ts';
 import { makeXxh32 } from './xxh32.ts';
-
-export const FRAME_MAGIC = 0x184d2204;
-export const LEGACY_MAGIC = 0x184c2102;
-/** The first of the 16 magic numbers of skippable frames; zstd has the same. */
-const SKIPPABLE_MAGIC = 0x184d2a50;
 
 /** Smallest and largest number of a block maximum size ("BD byte"): 64 KiB, and four times as much for each step. */
 const MIN_BLOCK_SIZE_ID = 4;
 const MAX_BLOCK_SIZE_ID = 7;
 
-export function isSkippable(magic: number): boolean {
-  return magic >>> 4 === SKIPPABLE_MAGIC >>> 4;
-}
-
 export function isMagic(word: number): boolean {
-  return word === FRAME_MAGIC || word === LEGACY_MAGIC || isSkippable(word);
+  return word === LZ4_MAGIC || word === LZ4_LEGACY_MAGIC || isSkippable(word);
 }
 
 /** True when `bytes` (fewer than 4) can be the beginning of a magic number. */
 function beginsMagic(bytes: Uint8Array): boolean {
-  const magics = [FRAME_MAGIC, LEGACY_MAGIC, SKIPPABLE_MAGIC];
+  const magics = [LZ4_MAGIC, LZ4_LEGACY_MAGIC, SKIPPABLE_MAGIC];
   return magics.some((magic) =>
     bytes.every((byte, at) => {
       // The lowest 4 bits of a skippable frame's magic number are free.
@@ -102,7 +94,7 @@ export async function readMagic(reader: ByteReader): Promise<number> {
     place,
     `${place === 0 ? 'input does not begin with' : 'garbage: input goes on without'} the magic number ` +
       `of an LZ4 frame at ${place}, it has ${found}`,
-    hex(FRAME_MAGIC),
+    hex(LZ4_MAGIC),
     found,
   );
 }

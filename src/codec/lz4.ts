@@ -7,16 +7,14 @@ import { makeBlockDecoder } from './lz4-block.ts';
 import type { Lz4BlockDecoder, Lz4BlockFault } from './lz4-block.ts';
 import {
   corrupt,
-  FRAME_MAGIC,
   isMagic,
-  isSkippable,
-  LEGACY_MAGIC,
   readHeader,
   readInto,
   readMagic,
   readUint32,
   verify,
 } from './lz4-header.ts';
+import { isLz4, LZ4_LEGACY_MAGIC, LZ4_MAGIC } from './magic.ts';
 import { makeReader } from './reader.ts';
 import type { ByteReader } from './reader.ts';
 
@@ -34,16 +32,7 @@ const LEGACY_STORED = LEGACY_BLOCK + Math.floor(LEGACY_BLOCK / 255) + 16;
 export const lz4: Codec = {
   name: 'lz4',
 
-  matches(head): boolean {
-    const view = viewOf(head);
-    let at = 0;
-    while (at + 8 <= head.length && isSkippable(view.getUint32(at, true))) {
-      at += 8 + view.getUint32(at + 4, true);
-    }
-    if (at + 4 > head.length) return false;
-    const magic = view.getUint32(at, true);
-    return magic === FRAME_MAGIC || magic === LEGACY_MAGIC;
-  },
+  matches: isLz4,
 
   async *decode(bytes: ByteStream, context: CodecContext): AsyncGenerator<Run> {
     const reader = makeReader(bytes, context.name);
@@ -52,8 +41,8 @@ export const lz4: Codec = {
     try {
       do {
         const magic = await readMagic(reader);
-        if (magic === FRAME_MAGIC) yield* decodeFrame(reader, context, blocks, progress);
-        else if (magic === LEGACY_MAGIC) {
+        if (magic === LZ4_MAGIC) yield* decodeFrame(reader, context, blocks, progress);
+        else if (magic === LZ4_LEGACY_MAGIC) {
           if (context.untrusted === true) throw legacyRefused(reader);
           yield* decodeLegacyFrame(reader, blocks, progress);
         } else await reader.skip(await readUint32(reader, 'skippable frame'), 'skippable frame');

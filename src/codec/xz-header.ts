@@ -8,9 +8,6 @@ import type { Check } from './xz-check.ts';
 import { filterMaker } from './xz-filter.ts';
 import type { Filter } from './xz-filter.ts';
 
-/** Section 2.1.1.1, "Header Magic Bytes". */
-const MAGIC = [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00];
-
 /** Section 2.1.2.4. */
 const FOOTER_MAGIC = [0x59, 0x5a];
 
@@ -25,16 +22,6 @@ const LZMA2 = 0x21;
 
 /** Highest defined dictionary property: 4 GiB - 1 (section 5.3.1). */
 const LAST_DICTIONARY_PROPERTY = 40;
-
-/** True when `head` starts with the magic bytes, or, being shorter than they are, with all of it that fits. */
-export function startsLikeXz(head: Uint8Array): boolean {
-  return MAGIC.every((byte, at) => at >= head.length || head[at] === byte);
-}
-
-/** True when `head` starts with all the magic bytes. */
-export function isXz(head: Uint8Array): boolean {
-  return head.length >= MAGIC.length && startsLikeXz(head);
-}
 
 /**
  * Parses a stream header (section 2.1.1), whose magic the caller has tested: `bytes` are its 12 bytes, at `offset`

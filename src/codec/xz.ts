@@ -3,6 +3,7 @@
 import { freshBytes } from '../bytes.ts';
 import { SparsecopyError } from '../errors.ts';
 import type { Codec, CodecContext, Run } from '../types.ts';
+import { hasXzParts, isXz, startsLikeXz } from './magic.ts';
 import type { Area } from './remote.ts';
 import { areaFor, blockAway, inTurn, type BlockRuns } from './xz-away.ts';
 import { makeReader } from './reader.ts';
@@ -16,10 +17,8 @@ import {
   STREAM_HEADER_LENGTH,
   blockHeaderLength,
   checkStreamFooter,
-  isXz,
   parseBlockHeader,
   parseStreamHeader,
-  startsLikeXz,
 } from './xz-header.ts';
 import type { BlockHeader } from './xz-header.ts';
 
@@ -33,8 +32,7 @@ const MOST_AWAY = 32 * 1024 * 1024;
 export const xz: Codec = {
   name: 'xz',
   matches: isXz,
-  // The flags of the first block's header, behind the stream header and the header's size: both lengths are there (section 3.1.2).
-  hasParts: (head) => ((head[STREAM_HEADER_LENGTH + 1] ?? 0) & 0xc0) === 0xc0,
+  hasParts: hasXzParts,
   async *decode(bytes, context): AsyncGenerator<Run> {
     await using reader = makeReader(bytes, context.name);
     yield* inTurn(blocksOf(reader, context), context.threads?.size ?? 1);

@@ -2,11 +2,11 @@
 
 import { SparsecopyError } from '../errors.ts';
 import { defaultLimits } from '../limits.ts';
+import { SKIPPABLE_HEADER_LENGTH } from './magic.ts';
 import { makeZstdDecoder } from './zstd-decoder.ts';
 import type { ZstdDecoder } from './zstd-decoder.ts';
 import {
   BLOCK_HEADER_LENGTH,
-  SKIPPABLE_HEADER_LENGTH,
   frameError,
   frameHeaderLength,
   frameKind,

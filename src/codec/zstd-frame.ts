@@ -3,21 +3,13 @@
 import { viewOf } from '../bytes.ts';
 import { SparsecopyError } from '../errors.ts';
 import type { ErrorCode } from '../errors.ts';
-
-/** Section 3.1.1. */
-const MAGIC = 0xfd2fb528;
-
-/** Section 3.1.2: sixteen magic numbers, which differ in the low four bits. */
-const SKIPPABLE_MAGIC = 0x184d2a50;
+import { isSkippable, SKIPPABLE_HEADER_LENGTH, SKIPPABLE_MAGIC, ZSTD_MAGIC } from './magic.ts';
 
 /** In bytes (section 3.1.1.2). */
 export const BLOCK_HEADER_LENGTH = 3;
 
 /** Of the content checksum, in bytes (section 3.1.1). */
 const CHECKSUM_LENGTH = 4;
-
-/** Magic number and frame size of a skippable frame, in bytes. */
-export const SKIPPABLE_HEADER_LENGTH = 8;
 
 /** The maximum of what a block decodes to, in bytes (section 3.1.1.2.4). */
 export const MAX_BLOCK = 128 * 1024;
@@ -78,12 +70,12 @@ export interface FrameLimits {
 export function frameKind(bytes: Uint8Array): 'data' | 'skippable' | 'cut' | 'other' {
   if (bytes.length >= 4) {
     const magic = viewOf(bytes).getUint32(0, true);
-    if (magic === MAGIC) return 'data';
-    return (magic & ~0xf) === SKIPPABLE_MAGIC ? 'skippable' : 'other';
+    if (magic === ZSTD_MAGIC) return 'data';
+    return isSkippable(magic) ? 'skippable' : 'other';
   }
   const starts = (magic: number, mask: number): boolean =>
     bytes.every((byte, at) => ((byte ^ (magic >>> (8 * at))) & (at === 0 ? mask : 0xff)) === 0);
-  return starts(MAGIC, 0xff) || starts(SKIPPABLE_MAGIC, 0xf0) ? 'cut' : 'other';
+  return starts(ZSTD_MAGIC, 0xff) || starts(SKIPPABLE_MAGIC, 0xf0) ? 'cut' : 'other';
 }
 
 /** Length of a skippable frame with its header, in bytes; `bytes` are the header. */

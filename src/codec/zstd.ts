@@ -3,13 +3,13 @@
 import { setImmediate } from 'node:timers/promises';
 import { SparsecopyError } from '../errors.ts';
 import type { Codec, CodecContext, Run } from '../types.ts';
+import { isZstd, SKIPPABLE_HEADER_LENGTH } from './magic.ts';
 import { makeReader } from './reader.ts';
 import type { ByteReader } from './reader.ts';
 import { makeZstdDecoder } from './zstd-decoder.ts';
 import type { ZstdDecoder } from './zstd-decoder.ts';
 import {
   BLOCK_HEADER_LENGTH,
-  SKIPPABLE_HEADER_LENGTH,
   frameHeaderLength,
   frameKind,
   lengthAfterBlock,
@@ -19,8 +19,6 @@ import {
   wrongSize,
 } from './zstd-frame.ts';
 import type { FrameHeader, FrameLimits, Place } from './zstd-frame.ts';
-
-export { makeZstdClusterDecoder } from './zstd-cluster.ts';
 
 /** What comes out is handed on after a MiB, or after this many blocks, which may be small ones. */
 const BATCH = 256;
@@ -33,7 +31,7 @@ const BATCH = 256;
  */
 export const zstd: Codec = {
   name: 'zstd',
-  matches: startsWithZstd,
+  matches: isZstd,
   async *decode(bytes, context): AsyncGenerator<Run> {
     await using reader = makeReader(bytes, context.name);
     let decoder: ZstdDecoder | undefined;
@@ -57,19 +55,6 @@ export const zstd: Codec = {
     }
   },
 };
-
-/** Skippable frames may come first, as pzstd writes them; LZ4 has the same ones, so the first other frame decides. */
-function startsWithZstd(head: Uint8Array): boolean {
-  let at = 0;
-  while (frameKind(head.subarray(at)) === 'skippable') {
-    const frame = head.subarray(at);
-    // nothing but skippable frames, as far as can be seen
-    if (frame.length < SKIPPABLE_HEADER_LENGTH) return true;
-    at += skippableLength(frame);
-    if (at >= head.length) return true;
-  }
-  return frameKind(head.subarray(at)) === 'data';
-}
 
 async function readKind(
   reader: ByteReader,

@@ -6,7 +6,6 @@ import { alignUp, asBuffer, isZero } from '../bytes.ts';
 import { inStep, markStep, SparsecopyError } from '../errors.ts';
 import type { Chunk } from '../types.ts';
 import { deviceSize } from '../stat.ts';
-import { rereadPartitionTable } from './partition-table.ts';
 import { makeSink, type Sink } from './sink.ts';
 import { makeWriter, type Writer } from './write.ts';
 
@@ -37,6 +36,8 @@ export interface ExistingOptions {
   readonly blockSize?: number;
   /** `fdatasync` after each so many bytes written. */
   readonly syncEvery?: number;
+  /** Whether the end waits until all is on the disk; default true. */
+  readonly sync?: boolean;
 }
 
 /**
@@ -150,12 +151,16 @@ export function existingFile(path: string, options: ExistingOptions = {}): Sink 
         const size = options.finalSize ?? Math.max(seek + end, oldSize);
         if (size !== oldSize) await inStep('truncate', ftruncate(fd, size));
       }
-      await inStep('write', fsync(fd));
+      if (options.sync !== false) await inStep('write', fsync(fd));
       if (!isDevice) sizeOnDisk = (await inStep('write', fstat(fd))).blocks * STAT_BLOCK;
       const closing = fd;
       fd = undefined;
       await inStep('write', close(closing));
-      if (isDevice) await rereadPartitionTable(path);
+      if (isDevice) {
+        // Loaded by devices only: starting other programs costs as much as all of a small copy.
+        const { rereadPartitionTable } = await import('./partition-table.ts');
+        await rereadPartitionTable(path);
+      }
     },
     async close(): Promise<void> {
       await writer?.settle();

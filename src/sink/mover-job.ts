@@ -78,12 +78,26 @@ export function makeMover({ name, from, to, seek, grain, blockSize }: Move): Mov
     moved.bytesRead += bytes.length;
   }
 
+  function writeRun(bytes: Uint8Array, start: number, end: number, offset: number): void {
+    inStepNow('write', () => writeAll(to, bytes, start, end, seek + offset + start));
+    moved.bytesWritten += end - start;
+  }
+
   function write(bytes: Uint8Array, offset: number): void {
-    for (const { start, end } of dataRuns(bytes, grain)) {
-      inStepNow('write', () => writeAll(to, bytes, start, end, seek + offset + start));
-      moved.bytesWritten += end - start;
-      moved.diskSize += countData(bytes, start, end, blockSize);
+    const { length } = bytes;
+    const words = wordsOf(bytes);
+    let start = -1;
+    for (let at = 0; at < length; at += grain) {
+      const count = countData(bytes, words, at, Math.min(length, at + grain), blockSize);
+      moved.diskSize += count;
+      if (count > 0) {
+        if (start < 0) start = at;
+      } else if (start >= 0) {
+        writeRun(bytes, start, at, offset);
+        start = -1;
+      }
     }
+    if (start >= 0) writeRun(bytes, start, length, offset);
   }
 
   return {
@@ -114,29 +128,36 @@ function shortened(name: string, end: number): SparsecopyError {
   return new SparsecopyError('TRUNCATED', sentence, { source: name, offset: end, found: end });
 }
 
-/** The ranges of `bytes` that are not zero, in blocks of `grain`. */
-function* dataRuns(bytes: Uint8Array, grain: number): Generator<{ start: number; end: number }> {
-  const { length } = bytes;
-  let start: number | undefined;
-  for (let at = 0; at < length; at += grain) {
-    const isData = bytes[at] !== 0 || !isZero(bytes, at, Math.min(length, at + grain));
-    if (isData) start ??= at;
-    else if (start !== undefined) {
-      yield { start, end: at };
-      start = undefined;
-    }
-  }
-  if (start !== undefined) yield { start, end: length };
+/** The words of four bytes in `bytes`; none where these do not lie so. */
+function wordsOf({ buffer, byteOffset, length }: Uint8Array): Int32Array {
+  return byteOffset % 4 === 0
+    ? new Int32Array(buffer, byteOffset, Math.floor(length / 4))
+    : new Int32Array(0);
 }
 
-/** Bytes from `start` to `end` in blocks that are not all zero. */
-function countData(bytes: Uint8Array, start: number, end: number, blockSize: number): number {
+/** Bytes from `start` to `end` in blocks that are not all zero; `words` are those of `bytes`. */
+function countData(
+  bytes: Uint8Array,
+  words: Int32Array,
+  start: number,
+  end: number,
+  blockSize: number,
+): number {
+  if (bytes[start] === 0 && isZero(bytes, start, end)) return 0;
   let count = 0;
   for (let at = start; at < end; at += blockSize) {
     const stop = Math.min(end, at + blockSize);
-    if (bytes[at] !== 0 || !isZero(bytes, at, stop)) count += stop - at;
+    if (bytes[at] !== 0 || !areZero(bytes, words, at, stop)) count += stop - at;
   }
   return count;
+}
+
+/** As `isZero`, which costs more to call than it takes to look through a short block of words. */
+function areZero(bytes: Uint8Array, words: Int32Array, start: number, end: number): boolean {
+  const last = end / 4;
+  if (start % 4 !== 0 || end % 4 !== 0 || last > words.length) return isZero(bytes, start, end);
+  for (let at = start / 4; at < last; at++) if (words[at] !== 0) return false;
+  return true;
 }
 
 /** As `writeFully` in write.ts does: a partial write is tried again, which brings the error out. */

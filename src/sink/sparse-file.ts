@@ -1,12 +1,11 @@
-/** A new sparse file that is complete or absent: written beside its final name, synced, then renamed. */
+/** A new sparse file that is complete or absent: written beside its final name, synced (unless that is not wanted), then renamed. */
 
 import { once } from 'node:events';
 import * as fs from 'node:fs';
-import { randomBytes } from 'node:crypto';
 import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { inStep } from '../errors.ts';
-import type { Threads } from '../threads.ts';
+import type { Ask } from '../threads.ts';
 import type { Chunk, Stored, StoredExtent } from '../types.ts';
 import type { Move, Moved } from './mover-job.ts';
 import { makeSink, type Sink } from './sink.ts';
@@ -39,16 +38,18 @@ export interface SparseFileOptions {
   readonly finalSize?: number;
   /** `fdatasync` after each so many bytes written. */
   readonly syncEvery?: number;
+  /** Whether the end waits until all is on the disk; default true. */
+  readonly sync?: boolean;
 }
 
 /** A sink that can also fetch bytes itself from the file where they lie. */
 export interface MovingSink extends Sink {
   /**
-   * Has `threads` move `ranges` of `stored`, which is called `name`, to their offsets on the disk; resolves with what that did, in
+   * Has `ask` move `ranges` of `stored`, which is called `name`, to their offsets on the disk; resolves with what that did, in
    * blocks of `blockSize`. Several calls may be under way.
    */
   move(
-    threads: Threads,
+    ask: Ask,
     stored: Stored,
     name: string,
     ranges: readonly (StoredExtent & { readonly kind: 'data' })[],
@@ -57,17 +58,14 @@ export interface MovingSink extends Sink {
 }
 
 /**
- * A sink that makes the file `path`. Zero chunks become holes. Until the file is complete and on the disk it has a name
+ * A sink that makes the file `path`. Zero chunks become holes. Until the file is complete (and on the disk, with `sync`) it has a name
  * of its own (`.NAME.part-PID-RANDOM`) in the same folder; a failure removes that, and what `path` named before stays.
  * A file that is replaced leaves its mode and, where allowed, its owner to the new one.
  * Its errors are the system's, as the stream's error.
  */
 export function sparseFile(path: string, options: SparseFileOptions = {}): MovingSink {
   const seek = options.seek ?? 0;
-  const temporary = join(
-    dirname(path),
-    `${partPrefix(path)}${process.pid}-${randomBytes(4).toString('hex')}`,
-  );
+  const temporary = join(dirname(path), `${partPrefix(path)}${process.pid}-${randomName()}`);
   let fd: number | undefined;
   let writer: Writer | undefined;
   let end = 0;
@@ -92,13 +90,13 @@ export function sparseFile(path: string, options: SparseFileOptions = {}): Movin
       await writer.drain();
       await inStep('truncate', ftruncate(fd, options.finalSize ?? seek + end));
       await inStep('write', keepOwner(path, fd));
-      await inStep('write', fsync(fd));
+      if (options.sync !== false) await inStep('write', fsync(fd));
       sizeOnDisk = (await inStep('write', fstat(fd))).blocks * STAT_BLOCK;
       const closing = fd;
       fd = undefined;
       await inStep('write', close(closing));
       await inStep('write', fs.promises.rename(temporary, path));
-      await syncFolder(dirname(path));
+      if (options.sync !== false) await syncFolder(dirname(path));
     },
     async close(isComplete): Promise<void> {
       await writer?.settle();
@@ -112,7 +110,7 @@ export function sparseFile(path: string, options: SparseFileOptions = {}): Movin
   });
 
   return Object.assign(sink, {
-    async move(...[threads, stored, name, ranges, blockSize]: Parameters<MovingSink['move']>) {
+    async move(...[ask, stored, name, ranges, blockSize]: Parameters<MovingSink['move']>) {
       if (fd === undefined) await once(sink, 'ready');
       if (fd === undefined || writer === undefined) throw new Error('the file is closed');
       const task: Move = {
@@ -127,8 +125,8 @@ export function sparseFile(path: string, options: SparseFileOptions = {}): Movin
       const { compression } = stored;
       const moved =
         compression === undefined
-          ? await threads.ask<Moved>('move', task)
-          : await threads.ask<Moved>('move-clusters', { ...task, compression });
+          ? await ask<Moved>('move', task)
+          : await ask<Moved>('move-clusters', { ...task, compression });
       const last = ranges.at(-1);
       if (last !== undefined) end = Math.max(end, last.offset + last.length);
       writer.note(moved.bytesWritten);
@@ -147,6 +145,13 @@ async function keepOwner(path: string, fd: number): Promise<void> {
   }
   // After chown, which clears set-id bits.
   await fchmod(fd, old.mode & 0o7777);
+}
+
+/** Eight hexadecimal digits. That they cannot be foretold does not matter: the file must be a new one. */
+function randomName(): string {
+  return Math.floor(Math.random() * 2 ** 32)
+    .toString(16)
+    .padStart(8, '0');
 }
 
 function partPrefix(path: string): string {

@@ -55,6 +55,8 @@ export interface Writer {
 export interface WriterOptions {
   /** Bytes after which `fdatasync` is called, each time; the C tool's `-y`. Its errors are errors. */
   readonly syncEvery?: number;
+  /** Whether there will be a sync at the end, which needs less time when the system starts early; default true. */
+  readonly sync?: boolean;
   /** Called when a write in flight fails, so that nobody waits for an input that is of no more use. */
   readonly onError?: (error: unknown) => void;
 }
@@ -80,7 +82,7 @@ export function makeWriter(fd: number, options: WriterOptions = {}): Writer {
   };
   /** One flush at a time: on a slow disk the next one has more to do. */
   const flushBehind = (): void => {
-    if (flush !== undefined) return;
+    if (flush !== undefined || options.sync === false) return;
     unflushed = 0;
     flush = fdatasync(fd)
       .catch(fail)

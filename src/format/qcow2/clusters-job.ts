@@ -58,7 +58,7 @@ export async function decodeClusters(batch: ClusterBatch): Promise<JobResult> {
 export async function decoderFor({ compressionType, limits }: Compression): Promise<Decode> {
   if (compressionType === 0) return inflateNow;
   const { decoderWindow, virtualSize } = limits;
-  const { makeZstdClusterDecoder } = await import('../../codec/zstd.ts');
+  const { makeZstdClusterDecoder } = await import('../../codec/zstd-cluster.ts');
   const key = `${decoderWindow} ${virtualSize}`;
   const made = zstd.get(key) ?? makeZstdClusterDecoder({ decoderWindow, virtualSize });
   zstd.set(key, made);

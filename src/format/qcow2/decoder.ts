@@ -43,7 +43,7 @@ async function makeLocalDecoder(
 ): Promise<ClusterDecoder> {
   if (compressionType === 0) return makeDeflateDecoder(clusterSize);
   // Loaded by images that need it: it brings a WebAssembly module.
-  const { makeZstdClusterDecoder } = await import('../../codec/zstd.ts');
+  const { makeZstdClusterDecoder } = await import('../../codec/zstd-cluster.ts');
   const decode = await makeZstdClusterDecoder(limits);
   return (input, output) =>
     new Promise((resolve) => {

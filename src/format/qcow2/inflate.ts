@@ -1,6 +1,5 @@
 /** Compressed clusters of type zlib: the bytes of one in, a whole cluster out. */
 
-import { createInflateRaw } from 'node:zlib';
 import { makeInflater, type Inflater } from '../../codec/inflate.ts';
 import { SparsecopyError } from '../../errors.ts';
 
@@ -56,8 +55,9 @@ export function inflateNow(input: Uint8Array, output: Uint8Array): void {
 }
 
 /** Inflates into all of `output`. With `room`, what is wrong that close behind the cluster is looked at once more. */
-function inflate(input: Uint8Array, output: Uint8Array, room: number): Promise<void> {
-  return new Promise((resolve, reject) => {
+async function inflate(input: Uint8Array, output: Uint8Array, room: number): Promise<void> {
+  const { createInflateRaw } = await import('node:zlib');
+  await new Promise<void>((resolve, reject) => {
     const stream = createInflateRaw({ windowBits: WINDOW_BITS, chunkSize: output.length + room });
     let found = 0;
     const finish = (): void => {
