@@ -10,13 +10,13 @@ import { DEFAULT_GRAIN, checkBlockSize, detectZeros } from './chunk/zeros.ts';
 import { SparsecopyError, markStep } from './errors.ts';
 import { makeRatioGuard } from './chunk/ratio.ts';
 import { limitsOf, type Limits } from './limits.ts';
-import { moveDisk, worthMoving } from './move.ts';
+import { makeBypass, moveDisk, worthMoving } from './move.ts';
 import { open, type Opened, type OpenOptions } from './open.ts';
 import { limitTime } from './policy.ts';
 import { openDestination } from './sink/destination.ts';
 import type { Sink } from './sink/sink.ts';
 import type { Input } from './source/input.ts';
-import type { Chunk, CodecName, FormatName } from './types.ts';
+import type { Bypass, Chunk, CodecName, FormatName } from './types.ts';
 
 /** Sizes and positions are in bytes. */
 export interface CopyOptions extends OpenOptions {
@@ -150,10 +150,10 @@ async function copy(
     const moved = { virtualSize: 0, diskSize: 0, dataLength: 0 };
     const isWhole = maxWrite === undefined && options.syncEvery === undefined;
     const stored = isWhole && newFile !== undefined ? worthMoving(opened, blockSize) : undefined;
-    const totals = (): Totals =>
-      stored === undefined
-        ? counter.totals
-        : { virtualSize: moved.virtualSize, diskSize: moved.diskSize };
+    const totals = (): Totals => ({
+      virtualSize: Math.max(moved.virtualSize, counter.totals.virtualSize),
+      diskSize: moved.diskSize + counter.totals.diskSize,
+    });
     const tell = (): void =>
       options.onProgress?.({
         sourceBytes: opened.bytesRead,
@@ -168,10 +168,15 @@ async function copy(
         await moveDisk(opened, stored, newFile, moved, { blockSize, limits, signal, blocking });
       } else {
         const checkRatio = makeRatioGuard(opened, limits);
-        const chunks = chunksUpTo(opened, options, !needsOrder, (length) => {
-          checkRatio(counter.totals.diskSize);
+        const onData = (length: number): void => {
+          checkRatio(totals().diskSize);
           moved.dataLength += length;
-        });
+        };
+        const bypass =
+          isWhole && newFile !== undefined
+            ? makeBypass(opened, newFile, moved, blockSize, onData)
+            : undefined;
+        const chunks = chunksUpTo(opened, options, { anyOrder: !needsOrder, bypass, onData });
         const stages = [
           Readable.from(chunks, { objectMode: true, highWaterMark: 1 }),
           detectZeros({ blockSize: looksAtZeros ? blockSize : DEFAULT_GRAIN }),
@@ -216,12 +221,19 @@ async function folderOf(destination: string | Writable): Promise<string | undefi
   return isFile && folderStats?.isDirectory() === true ? folder : undefined;
 }
 
+/** How the disk is had. */
+interface ChunkFlow {
+  readonly anyOrder: boolean;
+  readonly bypass: Bypass | undefined;
+  /** Called with the length of data that have come. */
+  readonly onData: (length: number) => void;
+}
+
 /** The disk up to `maxWrite`. @throws SparsecopyError `LIMIT` when there is more and that is an error. */
 async function* chunksUpTo(
   opened: Opened,
   { maxWrite, errorRemainder }: CopyOptions,
-  anyOrder: boolean,
-  onData: (length: number) => void,
+  { anyOrder, bypass, onData }: ChunkFlow,
 ): AsyncGenerator<Chunk, void, void> {
   const remainder = (): unknown =>
     markStep(
@@ -237,7 +249,7 @@ async function* chunksUpTo(
   // One byte more tells whether there is a remainder; nobody waits for it when nobody asks, or the size is known.
   const looksFurther = errorRemainder === true && opened.virtualSize === undefined;
   const end = maxWrite === undefined ? undefined : looksFurther ? maxWrite + 1 : maxWrite;
-  for await (const chunk of opened.chunks({ pool: makePool(), end, anyOrder })) {
+  for await (const chunk of opened.chunks({ pool: makePool(), end, anyOrder, bypass })) {
     if (chunk.offset + chunk.length > mostAllowed) throw remainder();
     if (chunk.kind === 'data') onData(chunk.length);
     yield chunk;

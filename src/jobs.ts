@@ -8,6 +8,7 @@ const jobs: Readonly<Record<JobName, () => Promise<Job>>> = {
   move: async () => (await import('./sink/mover-job.ts')).move,
   'move-clusters': async () => (await import('./format/qcow2/clusters-move.ts')).moveClusters,
   clusters: async () => (await import('./format/qcow2/clusters-job.ts')).decodeClusters,
+  'place-clusters': async () => (await import('./format/qcow2/clusters-job.ts')).placeClusters,
   decode: async () => (await import('./codec/decode-job.ts')).decodeStream,
 };
 

@@ -8,8 +8,8 @@ import { askHere } from './jobs.ts';
 import type { Limits } from './limits.ts';
 import type { Opened } from './open.ts';
 import type { MovingSink } from './sink/sparse-file.ts';
-import type { Ask, Threads } from './threads.ts';
-import type { Stored, StoredExtent } from './types.ts';
+import type { Ask, JobName, Threads } from './threads.ts';
+import type { Bypass, Moved, Stored, StoredExtent } from './types.ts';
 
 /** Less data than this is copied before the threads have started. */
 const WORTH = 64 * 1024 * 1024;
@@ -71,6 +71,8 @@ export async function moveDisk(
   { blockSize, limits, signal, blocking }: MoveOptions,
 ): Promise<void> {
   const { threads } = opened;
+  const { compression } = stored;
+  const job = compression === undefined ? 'move' : 'move-clusters';
   const checkRatio = makeRatioGuard(opened, limits);
   const helpers = Array.from({ length: helpersFor(stored, threads, blocking) }, () => ({
     lane: threads.lane(),
@@ -89,7 +91,9 @@ export async function moveDisk(
 
   const move = async (ask: Ask, batch: readonly DataExtent[]): Promise<void> => {
     try {
-      const moved = await sink.move(ask, stored, opened.name, batch, blockSize);
+      const end = batch.reduce((last, { offset, length }) => Math.max(last, offset + length), 0);
+      const message = { name: opened.name, from: stored.fd, ranges: batch, blockSize, compression };
+      const moved = await sink.move<Moved>(ask, job, message, end);
       totals.diskSize += moved.diskSize;
       totals.dataLength += batch.reduce((sum, { length }) => sum + length, 0);
       opened.count(moved.bytesRead);
@@ -164,4 +168,32 @@ function* pieces(extent: StoredExtent): Generator<StoredExtent> {
     const part = Math.min(BATCH_LENGTH, length - at);
     yield { kind, offset: offset + at, length: part, hostOffset: hostOffset + at };
   }
+}
+
+/**
+ * What has threads write to `sink` what they decode of an image that passes; `totals` is kept up to date, and `onData` called with the
+ * length of what has been written.
+ */
+export function makeBypass(
+  { threads }: Opened,
+  sink: MovingSink,
+  totals: MoveTotals,
+  blockSize: number,
+  onData: (length: number) => void,
+): Bypass {
+  return {
+    blockSize,
+    async move<Answer extends Moved>(
+      job: JobName,
+      message: object,
+      ranges: readonly { readonly offset: number; readonly length: number }[],
+    ): Promise<Answer> {
+      const end = ranges.reduce((last, { offset, length }) => Math.max(last, offset + length), 0);
+      const moved = await sink.move<Answer>(threads.ask, job, { ...message, blockSize }, end);
+      totals.virtualSize = Math.max(totals.virtualSize, end);
+      totals.diskSize += moved.diskSize;
+      onData(ranges.reduce((sum, { length }) => sum + length, 0));
+      return moved;
+    },
+  };
 }

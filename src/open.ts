@@ -17,6 +17,7 @@ import { spool } from './spool.ts';
 import type { FileIdentity } from './stat.ts';
 import type { Threads } from './threads.ts';
 import type {
+  Bypass,
   Chunk,
   ChunkPool,
   CodecName,
@@ -72,6 +73,8 @@ interface ChunksOptions {
   readonly end?: number | undefined;
   readonly pool?: ChunkPool | undefined;
   readonly anyOrder?: boolean | undefined;
+  /** With `anyOrder` and without `end`: what may take data of an image that passes once. */
+  readonly bypass?: Bypass | undefined;
 }
 
 /** What is going to be done with what is opened. */
@@ -147,7 +150,7 @@ async function openInput(
       if (disk !== undefined && format.name !== 'raw') await checkDisk(name, disk);
     }
     let parked: Parked = passing?.parked ?? { peak: 0, spooled };
-    const chunksOfAll = ({ end, pool, anyOrder }: ChunksOptions): AsyncIterable<Chunk> => {
+    const chunksOfAll = ({ end, pool, anyOrder, bypass }: ChunksOptions): AsyncIterable<Chunk> => {
       if (disk !== undefined) return readChunks(disk, { end, pool });
       if (inside.runs === undefined) throw new TypeError('an input without a disk passes once');
       if (passing === undefined) {
@@ -156,7 +159,7 @@ async function openInput(
         return end === undefined ? chunks : upTo(chunks, end);
       }
       const size = Math.min(passing.size, end ?? Infinity);
-      const all = untrusted ? guarded(passing.chunks(pool), name) : passing.chunks(pool);
+      const all = untrusted ? guarded(passing.chunks(pool), name) : passing.chunks(pool, bypass);
       // Only at its very end an image tells whether it was whole.
       const clipped = size === passing.size ? all : upTo(all, size);
       if (anyOrder === true) return clipped;

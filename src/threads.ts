@@ -12,7 +12,7 @@ export interface ThreadPool extends AsyncDisposable {
 }
 
 /** What threads can be asked to do (`jobs.ts`). */
-export type JobName = 'move' | 'move-clusters' | 'clusters' | 'decode';
+export type JobName = 'move' | 'move-clusters' | 'clusters' | 'place-clusters' | 'decode';
 
 /** A pool as those use it who have work for it. */
 export interface Threads extends ThreadPool {
@@ -38,7 +38,7 @@ export type Ask = <Answer>(
   transfer?: readonly ArrayBuffer[],
 ) => Promise<Answer>;
 
-export interface Lane {
+interface Lane {
   /** Questions are answered in order. */
   readonly ask: Ask;
   /** Takes note that no more is asked. */

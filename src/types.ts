@@ -1,7 +1,7 @@
 /** The shapes that travel between the stages: sources, byte streams, extents, chunks, codecs, formats. */
 
 import type { Limits } from './limits.ts';
-import type { Threads } from './threads.ts';
+import type { JobName, Threads } from './threads.ts';
 
 /**
  * Random access to the bytes of one thing: a file, a device, a buffer, or an opened disk image.
@@ -180,11 +180,31 @@ export interface PassingDisk extends AsyncDisposable {
   readonly size: number;
   /**
    * The disk: every byte of it in exactly one chunk, in the order in which the image has them, not that of the disk.
-   * Once only.
+   * Once only. What takes `bypass` does not come, and is there when the last chunk has.
    */
-  chunks(pool?: ChunkPool): AsyncIterable<Chunk>;
+  chunks(pool?: ChunkPool, bypass?: Bypass): AsyncIterable<Chunk>;
   /** How much had to be kept until its place was known, in bytes. */
   readonly parked: Parked;
+}
+
+/** What threads that write to the destination did, in bytes. */
+export interface Moved {
+  readonly bytesRead: number;
+  readonly bytesWritten: number;
+  /** In blocks that are not all zero. */
+  readonly diskSize: number;
+}
+
+/** A way past the stages: threads that write to the destination what they decode. */
+export interface Bypass {
+  /** What counts as a block, in bytes. */
+  readonly blockSize: number;
+  /** Has a thread do `job` with `message` and with the target of `Target` in sink/mover-job.ts, which writes these ranges of the disk. */
+  move<Answer extends Moved>(
+    job: JobName,
+    message: object,
+    ranges: readonly { readonly offset: number; readonly length: number }[],
+  ): Promise<Answer>;
 }
 
 /** What was kept for later because its place was not known yet, in bytes. */

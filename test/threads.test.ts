@@ -1,7 +1,7 @@
 /** Threads: whatever their number, the bytes, sizes and errors are the same; a pool can be shared, and nothing hangs or stays. */
 
 import { spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Readable, Writable } from 'node:stream';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
@@ -12,6 +12,8 @@ import {
   SparsecopyError,
   threadPool,
   type Chunk,
+  type Progress,
+  type Report,
 } from '../src/index.ts';
 import { flattenError, markStep, reviveError, stepOf } from '../src/errors.ts';
 import { makeThreads, type Threads } from '../src/threads.ts';
@@ -49,6 +51,15 @@ async function outcomesOf(path: string, threads: Threads | 0): Promise<readonly 
   return outcomes.map((outcome) =>
     outcome.kind === 'ok' ? JSON.stringify(outcome) : tell(outcome, true),
   );
+}
+
+/** What the descriptor `name` of this process is open to. */
+function linkOf(name: string): string {
+  try {
+    return readlinkSync(`/proc/self/fd/${name}`);
+  } catch {
+    return '';
+  }
 }
 
 /** The first bytes of a compressed stream of data, and then nothing. */
@@ -304,6 +315,124 @@ describe('a pool', () => {
     expect(await rejection(copy)).toBeInstanceOf(RangeError);
   });
 });
+
+describeWith(
+  ['qemu-img', 'mount'],
+  'compressed clusters that pass once are written by threads',
+  () => {
+    /** A compressed image of 20 MiB. */
+    function makeImage(): { readonly image: string; readonly packed: Buffer } {
+      const folder = tempDir();
+      const image = join(folder, 'image');
+      const text = Buffer.from(noise(8 * MiB).toString('hex'));
+      const parts = [text.subarray(0, 16 * MiB), Buffer.alloc(3 * MiB), noise(MiB)];
+      writeFileSync(join(folder, 'disk'), Buffer.concat([...parts, text.subarray(0, 1000 * 512)]));
+      run('sh', [
+        '-c',
+        `cd ${folder} && qemu-img convert -c -O qcow2 -o compression_type=zstd disk image`,
+      ]);
+      return { image, packed: readFileSync(image) };
+    }
+
+    /** Threads that tell what they are asked. */
+    function watched(): { readonly threads: Threads; readonly jobs: Set<string> } {
+      const jobs = new Set<string>();
+      const pool = makeThreads(2, true);
+      onTestFinished(() => pool[Symbol.asyncDispose]());
+      const ask: Threads['ask'] = (job, message, transfer) => {
+        jobs.add(job);
+        return pool.ask(job, message, transfer);
+      };
+      return { threads: Object.create(pool, { ask: { value: ask } }) as Threads, jobs };
+    }
+
+    test('with the sizes and bytes of any other way', async () => {
+      const path = join(tempDir(), 'dst');
+      const { image, packed } = makeImage();
+      const { threads, jobs } = watched();
+      const sizesOf = (report: Report): object => {
+        const { virtualSize, diskSize, allocatedSize, bytesWritten, sizeOnDisk } = report;
+        return { virtualSize, diskSize, allocatedSize, bytesWritten, sizeOnDisk };
+      };
+      const wanted = sizesOf(await sparsecopy(image, path, { threads: 0 }));
+      const bytes = readFileSync(path);
+      const seen: Progress[] = [];
+      const report = await sparsecopy(pipeOf(packed, 70_001), path, {
+        threads,
+        onProgress: (progress) => seen.push(progress),
+      });
+      expect(jobs).toEqual(new Set(['place-clusters']));
+      expect(sizesOf(report)).toEqual(wanted);
+      expect(readFileSync(path).equals(bytes)).toBe(true);
+      const { virtualSize, diskSize } = report;
+      expect(seen.at(-1)).toMatchObject({ virtualBytes: virtualSize, diskSize });
+    });
+
+    test.each([
+      ['where somebody looks at what is written', { policy: 'untrusted' }],
+      ['into what is there already', { overlay: true }],
+      ['when not all is wanted', { maxWrite: 10 * MiB }],
+      ['where blocks are larger than clusters', { blockSize: MiB }],
+    ] as const)('but not %s', async (_, options) => {
+      const path = join(tempDir(), 'dst');
+      writeFileSync(path, 'old');
+      const { packed } = makeImage();
+      const { threads, jobs } = watched();
+      await sparsecopy(pipeOf(packed, 70_001), path, { threads, ...options });
+      expect(jobs).toEqual(new Set(['clusters']));
+    });
+
+    test('a full file system: ENOSPC, nothing left', async () => {
+      const folder = tempDir();
+      run('mount', ['-t', 'tmpfs', '-o', 'size=9000k', 'tmpfs', folder]);
+      onTestFinished(() => void run('umount', [folder]));
+      const { packed } = makeImage();
+      const { threads } = watched();
+      const copy = sparsecopy(pipeOf(packed, 70_001), join(folder, 'dst'), { threads });
+      expect((await rejection(copy)).code).toBe('ENOSPC');
+      expect(readdirSync(folder)).toEqual([]);
+    });
+
+    test('what is wrong with one of them is the error, wherever it is', async () => {
+      const folder = tempDir();
+      const { packed } = makeImage();
+      const frames: number[] = [];
+      const magic = Buffer.from([0x28, 0xb5, 0x2f, 0xfd]);
+      for (let at = packed.indexOf(magic); at >= 0; at = packed.indexOf(magic, at + 1)) {
+        frames.push(at);
+      }
+      expect(frames.length).toBeGreaterThan(100);
+      for (const at of [frames[0], frames[100], frames.at(-1)]) {
+        const bad = Buffer.from(packed);
+        bad[(at ?? 0) + 4] = 0xff; // a reserved bit
+        const wanted = await rejection(
+          sparsecopy(pipeOf(bad, 70_001), join(folder, 'dst'), { threads: 0 }),
+        );
+        const { threads } = watched();
+        const copy = sparsecopy(pipeOf(bad, 70_001), join(folder, 'dst'), { threads });
+        expect(await rejection(copy)).toMatchObject({ code: wanted.code, message: wanted.message });
+        expect(readdirSync(folder)).toEqual([]);
+      }
+    });
+
+    test('an abort waits for them, and leaves nothing', async () => {
+      const folder = tempDir();
+      const { threads, jobs } = watched();
+      const { packed } = makeImage();
+      const controller = new AbortController();
+      const source = stalling(packed.subarray(0, -50_000));
+      const copy = sparsecopy(source, join(folder, 'dst'), { threads, signal: controller.signal });
+      copy.catch(() => undefined);
+      while (jobs.size === 0) await new Promise((resolve) => setImmediate(resolve));
+      controller.abort(new Error('no more'));
+      expect(await rejection(copy)).toMatchObject({ message: 'no more' });
+      expect(readdirSync(folder)).toEqual([]);
+      expect(readdirSync('/proc/self/fd').map(linkOf)).not.toContainEqual(
+        expect.stringContaining(folder),
+      );
+    });
+  },
+);
 
 describe('nothing waits for an input that never goes on', () => {
   test('when enough has come', async () => {

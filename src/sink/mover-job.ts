@@ -3,7 +3,7 @@
 import { readSync, writeSync } from 'node:fs';
 import { isZero } from '../bytes.ts';
 import { SparsecopyError, markStep, type Step } from '../errors.ts';
-import type { JobResult } from '../types.ts';
+import type { JobResult, Moved } from '../types.ts';
 
 /** A range of a file that is to become a range of the disk, in bytes. */
 export interface MoveRange {
@@ -14,27 +14,24 @@ export interface MoveRange {
   readonly hostLength?: number;
 }
 
-/** Ranges to move between two open files. */
-export interface Move {
-  /** The source, for messages. */
-  readonly name: string;
-  /** Descriptors. */
-  readonly from: number;
+/** Where a disk is written to, and how. */
+export interface Target {
+  /** A descriptor. */
   readonly to: number;
   /** Where the disk starts in the destination, in bytes. */
   readonly seek: number;
-  readonly ranges: readonly MoveRange[];
   /** What becomes a hole when it is zero, and what counts as a block. */
   readonly grain: number;
   readonly blockSize: number;
 }
 
-/** What a move did, in bytes. */
-export interface Moved {
-  readonly bytesRead: number;
-  readonly bytesWritten: number;
-  /** In blocks that are not all zero. */
-  readonly diskSize: number;
+/** Ranges to move between two open files. */
+export interface Move extends Target {
+  /** The source, for messages. */
+  readonly name: string;
+  /** A descriptor. */
+  readonly from: number;
+  readonly ranges: readonly MoveRange[];
 }
 
 /** What is read, looked at and written before the next is: little enough to stay in the processor's cache. */
@@ -49,8 +46,15 @@ export function move(task: Move): JobResult {
   return { answer: mover.moved };
 }
 
-/** Moves the ranges of one task; its system calls may block, nobody waits on the thread for anything else. */
-export interface Mover {
+/** Writes to a target; its system calls may block, nobody waits on the thread for anything else. */
+export interface Placer {
+  /** Writes what is not zero of `bytes` to `offset` of the disk. @throws what writing throws, marked with its step. */
+  readonly write: (bytes: Uint8Array, offset: number) => void;
+  readonly moved: Moved;
+}
+
+/** Moves the ranges of one task. */
+export interface Mover extends Placer {
   /** Moves a range that is not compressed. */
   move(range: MoveRange): void;
   /**
@@ -58,13 +62,50 @@ export interface Mover {
    * @throws what reading throws; `TRUNCATED` when the source has become shorter. Both are marked with their step.
    */
   read(bytes: Uint8Array, offset: number): void;
-  /** Writes what is not zero of `bytes` to `offset` of the disk. @throws what writing throws, marked with its step. */
-  write(bytes: Uint8Array, offset: number): void;
-  readonly moved: Moved;
 }
 
-export function makeMover({ name, from, to, seek, grain, blockSize }: Move): Mover {
+/** What `Moved` becomes while something is moved. */
+interface Moving {
+  bytesRead: number;
+  bytesWritten: number;
+  diskSize: number;
+}
+
+function makePlacerWith(moved: Moving, { to, seek, grain, blockSize }: Target): Placer {
+  function writeRun(bytes: Uint8Array, start: number, end: number, offset: number): void {
+    inStepNow('write', () => writeAll(to, bytes, start, end, seek + offset + start));
+    moved.bytesWritten += end - start;
+  }
+
+  return {
+    moved,
+    write(bytes, offset): void {
+      const { length } = bytes;
+      const words = wordsOf(bytes);
+      let start = -1;
+      for (let at = 0; at < length; at += grain) {
+        const count = countData(bytes, words, at, Math.min(length, at + grain), blockSize);
+        moved.diskSize += count;
+        if (count > 0) {
+          if (start < 0) start = at;
+        } else if (start >= 0) {
+          writeRun(bytes, start, at, offset);
+          start = -1;
+        }
+      }
+      if (start >= 0) writeRun(bytes, start, length, offset);
+    },
+  };
+}
+
+export function makePlacer(target: Target): Placer {
+  return makePlacerWith({ bytesRead: 0, bytesWritten: 0, diskSize: 0 }, target);
+}
+
+export function makeMover(task: Move): Mover {
+  const { name, from } = task;
   const moved = { bytesRead: 0, bytesWritten: 0, diskSize: 0 };
+  const { write } = makePlacerWith(moved, task);
 
   function read(bytes: Uint8Array, offset: number): void {
     inStepNow('source', () => {
@@ -76,28 +117,6 @@ export function makeMover({ name, from, to, seek, grain, blockSize }: Move): Mov
       }
     });
     moved.bytesRead += bytes.length;
-  }
-
-  function writeRun(bytes: Uint8Array, start: number, end: number, offset: number): void {
-    inStepNow('write', () => writeAll(to, bytes, start, end, seek + offset + start));
-    moved.bytesWritten += end - start;
-  }
-
-  function write(bytes: Uint8Array, offset: number): void {
-    const { length } = bytes;
-    const words = wordsOf(bytes);
-    let start = -1;
-    for (let at = 0; at < length; at += grain) {
-      const count = countData(bytes, words, at, Math.min(length, at + grain), blockSize);
-      moved.diskSize += count;
-      if (count > 0) {
-        if (start < 0) start = at;
-      } else if (start >= 0) {
-        writeRun(bytes, start, at, offset);
-        start = -1;
-      }
-    }
-    if (start >= 0) writeRun(bytes, start, length, offset);
   }
 
   return {

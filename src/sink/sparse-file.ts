@@ -1,13 +1,11 @@
 /** A new sparse file that is complete or absent: written beside its final name, synced (unless that is not wanted), then renamed. */
 
-import { once } from 'node:events';
 import * as fs from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { inStep } from '../errors.ts';
-import type { Ask } from '../threads.ts';
-import type { Chunk, Stored, StoredExtent } from '../types.ts';
-import type { Move, Moved } from './mover-job.ts';
+import type { Ask, JobName } from '../threads.ts';
+import type { Chunk, Moved } from '../types.ts';
 import { makeSink, type Sink } from './sink.ts';
 import { makeWriter, type Writer } from './write.ts';
 
@@ -45,16 +43,10 @@ export interface SparseFileOptions {
 /** A sink that can also fetch bytes itself from the file where they lie. */
 export interface MovingSink extends Sink {
   /**
-   * Has `ask` move `ranges` of `stored`, which is called `name`, to their offsets on the disk; resolves with what that did, in
-   * blocks of `blockSize`. Several calls may be under way.
+   * Has `ask` do `job`, which writes to the file by itself, up to `end` of the disk at most; its message is `message` with the target.
+   * Resolves with what it did. Several calls may be under way; the file stays open until none is.
    */
-  move(
-    ask: Ask,
-    stored: Stored,
-    name: string,
-    ranges: readonly (StoredExtent & { readonly kind: 'data' })[],
-    blockSize: number,
-  ): Promise<Moved>;
+  move<Answer extends Moved>(ask: Ask, job: JobName, message: object, end: number): Promise<Answer>;
 }
 
 /**
@@ -70,6 +62,8 @@ export function sparseFile(path: string, options: SparseFileOptions = {}): Movin
   let writer: Writer | undefined;
   let end = 0;
   let sizeOnDisk: number | undefined;
+  /** Under way. */
+  const moves = new Set<Promise<unknown>>();
 
   const sink = makeSink({
     async open(onError): Promise<void> {
@@ -99,6 +93,8 @@ export function sparseFile(path: string, options: SparseFileOptions = {}): Movin
       if (options.sync !== false) await syncFolder(dirname(path));
     },
     async close(isComplete): Promise<void> {
+      // Threads write to the descriptor: its number must not become another file's.
+      await Promise.allSettled(moves);
       await writer?.settle();
       if (fd !== undefined) await close(fd).catch(() => undefined);
       fd = undefined;
@@ -110,27 +106,26 @@ export function sparseFile(path: string, options: SparseFileOptions = {}): Movin
   });
 
   return Object.assign(sink, {
-    async move(...[ask, stored, name, ranges, blockSize]: Parameters<MovingSink['move']>) {
-      if (fd === undefined) await once(sink, 'ready');
+    async move<Answer extends Moved>(
+      ask: Ask,
+      job: JobName,
+      message: object,
+      moveEnd: number,
+    ): Promise<Answer> {
+      if (fd === undefined && !sink.destroyed) {
+        await new Promise((resolve) => sink.once('ready', resolve).once('close', resolve));
+      }
       if (fd === undefined || writer === undefined) throw new Error('the file is closed');
-      const task: Move = {
-        name,
-        from: stored.fd,
-        to: fd,
-        seek,
-        ranges,
-        grain: GRAIN,
-        blockSize,
-      };
-      const { compression } = stored;
-      const moved =
-        compression === undefined
-          ? await ask<Moved>('move', task)
-          : await ask<Moved>('move-clusters', { ...task, compression });
-      const last = ranges.at(-1);
-      if (last !== undefined) end = Math.max(end, last.offset + last.length);
-      writer.note(moved.bytesWritten);
-      return moved;
+      const moving = ask<Answer>(job, { ...message, to: fd, seek, grain: GRAIN });
+      moves.add(moving);
+      try {
+        const moved = await moving;
+        end = Math.max(end, moveEnd);
+        writer.note(moved.bytesWritten);
+        return moved;
+      } finally {
+        moves.delete(moving);
+      }
     },
   });
 }

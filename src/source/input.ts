@@ -94,7 +94,17 @@ async function standardInput(): Promise<FoundInput> {
       found: 'a directory',
     });
   }
-  return streamInput(process.stdin, name);
+  if (!stats.isFIFO()) return streamInput(process.stdin, name);
+  const { pipeBytes } = await import('./pipe.ts');
+  const bytes = pipeBytes(0);
+  return {
+    name,
+    bytes,
+    dispose: () => {
+      bytes.destroy();
+      return Promise.resolve();
+    },
+  };
 }
 
 /** Where the open descriptor `fd` stands, as far as the system tells. */

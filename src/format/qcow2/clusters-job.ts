@@ -1,8 +1,9 @@
-/** Compressed clusters decoded by a thread, some at a time: from one shared buffer to another. */
+/** Compressed clusters decoded by a thread, some at a time: from one shared buffer to another, or to the file that is made of them. */
 
 import { flattenError, type FlatError } from '../../errors.ts';
 import type { Limits } from '../../limits.ts';
-import type { JobResult } from '../../types.ts';
+import { makePlacer, type Target } from '../../sink/mover-job.ts';
+import type { JobResult, Moved } from '../../types.ts';
 import { inflateNow } from './inflate.ts';
 
 /** The limits that a frame is held to. */
@@ -22,6 +23,19 @@ export interface ClusterBatch extends Compression {
   readonly output: Uint8Array;
   /** Of each its length in `input`, and in `output`. */
   readonly lengths: readonly (readonly [input: number, output: number])[];
+}
+
+/** Some clusters of one image, and their places on the disk. */
+export interface PlacedBatch extends Compression {
+  readonly clusterSize: number;
+  readonly input: Uint8Array;
+  /** Of each its length in `input`, its offset on the disk, and how much of it belongs there: the disk may end within its last cluster. */
+  readonly places: readonly (readonly [input: number, offset: number, length: number])[];
+}
+
+/** What became of a batch that was placed. */
+export interface Placed extends Moved {
+  readonly failures: ClusterFailures;
 }
 
 /** What was wrong with some of the clusters, by their place in the batch. */
@@ -52,6 +66,42 @@ export async function decodeClusters(batch: ClusterBatch): Promise<JobResult> {
     to += output;
   }
   return { answer: failures };
+}
+
+/** Clusters that follow each other on the disk, until they are written; it grows with the batches. */
+let row: Buffer = Buffer.alloc(0);
+
+/** The job `place-clusters`: what is decoded is written to its place at once. @throws what writing throws, marked with its step. */
+export async function placeClusters(batch: PlacedBatch & Target): Promise<JobResult> {
+  const { clusterSize, input, places } = batch;
+  const decode = await decoderFor(batch);
+  const placer = makePlacer(batch);
+  const failures: [number, FlatError][] = [];
+  if (row.length < places.length * clusterSize) {
+    row = Buffer.allocUnsafeSlow(places.length * clusterSize);
+  }
+  let from = 0;
+  let start = 0;
+  let filled = 0;
+  const writeRow = (): void => {
+    if (filled > 0) placer.write(row.subarray(0, filled), start);
+    filled = 0;
+  };
+  for (const [at, [inputLength, offset, length]] of places.entries()) {
+    if (offset !== start + filled) writeRow();
+    if (filled === 0) start = offset;
+    try {
+      const bytes = input.subarray(from, from + inputLength);
+      const done = decode(bytes, row.subarray(filled, filled + clusterSize));
+      if (done !== undefined) await done;
+      filled += length;
+    } catch (error) {
+      failures.push([at, flattenError(error)]);
+    }
+    from += inputLength;
+  }
+  writeRow();
+  return { answer: { ...placer.moved, failures } satisfies Placed };
 }
 
 /** What decodes clusters on this thread. */

@@ -2,14 +2,15 @@
 
 import { isSparsecopyError, SparsecopyError } from '../../errors.ts';
 import type { Limits } from '../../limits.ts';
-import type { OpenContext } from '../../types.ts';
-import { makeThreadedDecoder } from './batches.ts';
+import type { Bypass, OpenContext } from '../../types.ts';
+import { makeClusterPlacer, makeThreadedDecoder, type ClusterPlacer } from './batches.ts';
+import type { Compression } from './clusters-job.ts';
 import type { Header } from './header.ts';
 import { makeDeflateDecoder, type ClusterDecoder } from './inflate.ts';
 import type { CompressedRun } from './runs.ts';
 
 /** Images with less compressed data than this, in bytes, are decoded before threads have started. */
-const WORTH = 16 * 1024 * 1024;
+const WORTH = 8 * 1024 * 1024;
 
 /**
  * The decoder for the clusters of an image, which has `threads` help when `expected` bytes (of the file, `undefined` when that is not known)
@@ -22,11 +23,8 @@ export async function makeDecoder(
 ): Promise<ClusterDecoder> {
   const local = await makeLocalDecoder(clusterSize, compressionType, limits);
   if (threads?.areWorth(expected ?? Infinity, WORTH) !== true) return local;
-  const { decoderWindow, virtualSize } = limits;
-  const remote = makeThreadedDecoder(threads, local, clusterSize, {
-    compressionType,
-    limits: { decoderWindow, virtualSize },
-  });
+  const settings = compressionOf({ compressionType }, limits);
+  const remote = makeThreadedDecoder(threads, local, clusterSize, settings);
   let seen = expected ?? 0;
   return (input, output) => {
     seen += input.length;
@@ -34,6 +32,29 @@ export async function makeDecoder(
     threads.start();
     return remote(input, output);
   };
+}
+
+/** What a thread is told of an image whose clusters it decodes. */
+function compressionOf(
+  { compressionType }: Pick<Header, 'compressionType'>,
+  { decoderWindow, virtualSize }: Limits,
+): Compression {
+  return { compressionType, limits: { decoderWindow, virtualSize } };
+}
+
+/** Clusters smaller than this are written by the sink, which joins them. */
+const LEAST_PLACED = 4096;
+
+/** What has threads write the clusters of an image that passes to its disk, where that can be done. */
+export function makePlacer(
+  header: Header,
+  { limits, threads }: OpenContext,
+  bypass: Bypass | undefined,
+): ClusterPlacer | undefined {
+  const { clusterSize } = header;
+  if (bypass === undefined || threads?.areWorth(Infinity, WORTH) !== true) return undefined;
+  if (clusterSize < LEAST_PLACED || clusterSize % bypass.blockSize !== 0) return undefined;
+  return makeClusterPlacer(threads, clusterSize, compressionOf(header, limits), bypass);
 }
 
 async function makeLocalDecoder(

@@ -3,10 +3,18 @@
 import { makePool } from '../../chunk/pool.ts';
 import { SparsecopyError } from '../../errors.ts';
 import { makeParking } from '../../parking.ts';
-import type { Chunk, ChunkPool, ImageDetails, PassContext, PassingDisk, Run } from '../../types.ts';
+import type {
+  Bypass,
+  Chunk,
+  ChunkPool,
+  ImageDetails,
+  PassContext,
+  PassingDisk,
+  Run,
+} from '../../types.ts';
 import { makeAssembly, type Assembly } from './assembly.ts';
 import { makeClaims } from './claims.ts';
-import { makeDecoder } from './decoder.ts';
+import { makeDecoder, makePlacer } from './decoder.ts';
 import { detailsOf, hasDataFile, hasLuks, refuseUnreadable } from './features.ts';
 import { parseHeader, type Header } from './header.ts';
 import { isInPlace, layoutOf, misplaced, type Layout } from './layout.ts';
@@ -51,13 +59,18 @@ export async function passQcow2(
   let assembly: Assembly | undefined;
   let input: AsyncIterator<Run> | undefined = file[Symbol.asyncIterator]();
 
-  async function* chunks(pool: ChunkPool = makePool()): AsyncGenerator<Chunk, void, void> {
+  async function* chunks(
+    pool: ChunkPool = makePool(),
+    bypass?: Bypass,
+  ): AsyncGenerator<Chunk, void, void> {
     assembly = makeAssembly(pool, layout);
+    const placer = makePlacer(header, context, bypass);
     const passer = makePasser({
       layout,
       refcountTableOffset: header.refcountTableOffset,
       limits,
       decode,
+      placer,
       ...encryption,
       backing,
       claims,
@@ -87,8 +100,10 @@ export async function passQcow2(
       for (let more = await assembly.take(); more.length > 0; more = await assembly.take()) {
         yield* more;
       }
+      await placer?.end();
       details = { ...details, allocatedSize: passer.allocatedSize };
     } finally {
+      await placer?.settle();
       await assembly.settle();
       await passer.close();
     }

@@ -21,7 +21,7 @@ import { makePending } from './pending.ts';
 import { runsOf, type Run } from './runs.ts';
 
 /** What a pass over an image is made of. */
-export interface PasserParts extends Pick<RunParts, 'assembly' | 'decode' | 'pass'> {
+export interface PasserParts extends Pick<RunParts, 'assembly' | 'decode' | 'placer' | 'pass'> {
   /** As if the file had no end, which is not known yet. */
   readonly layout: Layout;
   readonly refcountTableOffset: number;

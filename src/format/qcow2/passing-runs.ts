@@ -4,6 +4,7 @@ import { alignDown, alignUp } from '../../bytes.ts';
 import { SparsecopyError } from '../../errors.ts';
 import type { Chunk } from '../../types.ts';
 import type { Assembly } from './assembly.ts';
+import type { ClusterPlacer } from './batches.ts';
 import type { Decryptor } from './crypt.ts';
 import { clusterError } from './decoder.ts';
 import type { ClusterDecoder } from './inflate.ts';
@@ -27,6 +28,8 @@ export interface RunParts {
   readonly pending: Pending;
   readonly assembly: Assembly;
   readonly decode: ClusterDecoder;
+  /** Takes compressed clusters past `assembly`, once it is ready. */
+  readonly placer: ClusterPlacer | undefined;
   /** Takes chunks that need no assembly. */
   readonly pass: (chunk: Chunk) => void;
 }
@@ -39,7 +42,7 @@ export interface RunParts {
 export type TakeFirstRun = (decryptor: Decryptor | undefined) => Promise<boolean> | boolean;
 
 export function makeTakeFirstRun(parts: RunParts): TakeFirstRun {
-  const { layout, file, pending, assembly, decode, pass } = parts;
+  const { layout, file, pending, assembly, decode, placer, pass } = parts;
   const { clusterSize, name } = layout;
 
   function takePlain(run: PlainRun): Promise<boolean> | boolean {
@@ -130,14 +133,19 @@ export function makeTakeFirstRun(parts: RunParts): TakeFirstRun {
     const reach = file.reach(hostOffset, end);
     if (reach === hostOffset) throw gone(run);
     pending.pop();
+    const errorOf = (error: unknown): unknown =>
+      reach < end ? gone(run) : clusterError(error, run, name, end < whole);
     const decodeInto = async (target: Buffer, bytes: Buffer): Promise<void> => {
       try {
         await decode(bytes, target);
       } catch (error) {
-        throw reach < end ? gone(run) : clusterError(error, run, name, end < whole);
+        throw errorOf(error);
       }
     };
-    if (hostOffset >= file.atHand) {
+    if (hostOffset >= file.atHand && placer?.isReady === true) {
+      const input = file.slice(hostOffset, reach);
+      await placer.place({ input, offset, length, errorOf });
+    } else if (hostOffset >= file.atHand) {
       const bytes = file.slice(hostOffset, reach);
       const fill = (target: Buffer): Promise<void> => decodeInto(target, bytes);
       await assembly.placeLater(offset, length, fill, clusterSize);
