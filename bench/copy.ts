@@ -21,6 +21,8 @@ interface Row {
   readonly peer: string;
   /** Ours, where it is not the plain copy. */
   readonly ours?: string;
+  /** The peer ends with its file on the disk, as ours does by default; it does not where this is absent. */
+  readonly isSynced?: true;
 }
 
 const plain = 'sparsecopy -q "$IN" "$OUT"';
@@ -29,9 +31,16 @@ const rows: readonly Row[] = [
   { name: 'raw', image: 'disk.raw', peer: 'cp --sparse=always "$IN" "$OUT"' },
   { name: 'qcow2', image: 'disk.qcow2', peer: 'qemu-img convert -W -O raw "$IN" "$OUT"' },
   {
-    name: 'synced',
+    name: 'raw, synced',
+    image: 'disk.raw',
+    peer: 'cp --sparse=always "$IN" "$OUT" && sync "$OUT"',
+    isSynced: true,
+  },
+  {
+    name: 'qcow2, synced',
     image: 'disk.qcow2',
     peer: 'qemu-img convert -W -t writeback -O raw "$IN" "$OUT"',
+    isSynced: true,
   },
   {
     name: 'deflate',
@@ -112,6 +121,12 @@ function median(numbers: readonly number[]): number {
   return ((sorted[Math.floor(middle)] ?? NaN) + (sorted[Math.ceil(middle)] ?? NaN)) / 2;
 }
 
+/** Median and range. */
+function ratioCells(ratios: readonly number[]): string[] {
+  const [least, most] = [Math.min(...ratios), Math.max(...ratios)];
+  return [`**${median(ratios).toFixed(2)}**`, `${least.toFixed(2)} to ${most.toFixed(2)}`];
+}
+
 if (!existsSync(command)) throw new Error(`${command} is not there: npm run build`);
 if (!existsSync('/usr/bin/time')) throw new Error('/usr/bin/time is not there: apt install time');
 
@@ -123,29 +138,35 @@ if (values.growth) {
 console.log(
   `Node ${process.version}, ${cpus().length} cores (${cpus()[0]?.model ?? ''}), ${Math.round(totalmem() / 2 ** 30)} GiB, ${runs} runs\n`,
 );
-console.log('| row | peer | ours s | peer s | ours / peer | range | ours MB |');
-console.log('|---|---|---:|---:|---:|---|---:|');
+console.log(
+  '| row | peer | ours s | without sync s | peer s | ours / peer | range | without sync / peer | range | ours MB |',
+);
+console.log('|---|---|---:|---:|---:|---:|---|---:|---|---:|');
 for (const row of rows) {
   if (chosen !== undefined && !chosen.includes(row.name)) continue;
   const input = image(row.image);
   const line = (row.ours ?? plain).replace(/\bsparsecopy\b/, ours);
-  const results: { a: Measured; b: Measured }[] = [];
-  // One of each first, not counted: the page cache is warm for both from then on.
+  const withoutSync = line.replace(' -q ', ' -q --no-sync ');
+  const turns: { ours: Measured; unsynced: Measured | undefined; peer: Measured }[] = [];
+  // One of each first, not counted: the page cache is warm for all from then on.
   for (let turn = -1; turn < runs; turn++) {
-    const a = measure(line, input);
+    const own = measure(line, input);
     if (turn === -1 && values.check) run('cmp', [out, image('disk.raw')]);
-    const b = measure(row.peer, input);
-    if (turn >= 0) results.push({ a, b });
+    const peer = measure(row.peer, input);
+    const unsynced = row.isSynced ? undefined : measure(withoutSync, input);
+    if (turn >= 0) turns.push({ ours: own, unsynced, peer });
   }
-  const ratios = results.map(({ a, b }) => a.seconds / b.seconds);
   const cells = [
     row.name,
     `\`${row.peer.replace(/ "\$IN"| "\$OUT"| of="\$OUT"| iflag=fullblock| status=none/g, '').replaceAll('|', '\\|')}\``,
-    median(results.map(({ a }) => a.seconds)).toFixed(2),
-    median(results.map(({ b }) => b.seconds)).toFixed(2),
-    `**${median(ratios).toFixed(2)}**`,
-    `${Math.min(...ratios).toFixed(2)} to ${Math.max(...ratios).toFixed(2)}`,
-    Math.max(...results.map(({ a }) => a.memory)).toFixed(0),
+    median(turns.map(({ ours: { seconds } }) => seconds)).toFixed(2),
+    row.isSynced ? '' : median(turns.map(({ unsynced }) => unsynced?.seconds ?? NaN)).toFixed(2),
+    median(turns.map(({ peer: { seconds } }) => seconds)).toFixed(2),
+    ...ratioCells(turns.map(({ ours: { seconds }, peer }) => seconds / peer.seconds)),
+    ...(row.isSynced
+      ? ['', '']
+      : ratioCells(turns.map(({ unsynced, peer }) => (unsynced?.seconds ?? NaN) / peer.seconds))),
+    Math.max(...turns.map(({ ours: { memory } }) => memory)).toFixed(0),
   ];
   console.log(`| ${cells.join(' | ')} |`);
 }
