@@ -31,13 +31,13 @@ const rows: readonly Row[] = [
   { name: 'raw', image: 'disk.raw', peer: 'cp --sparse=always "$IN" "$OUT"' },
   { name: 'qcow2', image: 'disk.qcow2', peer: 'qemu-img convert -W -O raw "$IN" "$OUT"' },
   {
-    name: 'raw, synced',
+    name: 'raw-synced',
     image: 'disk.raw',
     peer: 'cp --sparse=always "$IN" "$OUT" && sync "$OUT"',
     isSynced: true,
   },
   {
-    name: 'qcow2, synced',
+    name: 'qcow2-synced',
     image: 'disk.qcow2',
     peer: 'qemu-img convert -W -t writeback -O raw "$IN" "$OUT"',
     isSynced: true,
