@@ -24,8 +24,19 @@ export function hasTool(tool: Tool): boolean {
   return spawnSync('sh', ['-c', `PATH=$PATH:/usr/sbin:/sbin command -v ${tool}`]).status === 0;
 }
 
+/**
+ * qemu-img measures how fast it is before it makes a key, and gives up where a clock shows no time between two moments, as happens now and
+ * then on busy machines.
+ */
+const CLOCK = /Unable to get accurate CPU usage/;
+
 /** Runs a native tool to its end and gives its standard output. Throws with its standard error if it fails. */
-export function run(command: string, args: readonly string[], input?: Uint8Array): Buffer {
+export function run(
+  command: string,
+  args: readonly string[],
+  input?: Uint8Array,
+  tries = 10,
+): Buffer {
   const result = spawnSync(command, args, {
     input,
     env: { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` },
@@ -33,6 +44,8 @@ export function run(command: string, args: readonly string[], input?: Uint8Array
   });
   if (result.error !== undefined) throw result.error;
   if (result.status !== 0) {
+    if (tries > 1 && CLOCK.test(result.stderr.toString()))
+      return run(command, args, input, tries - 1);
     throw new Error(
       `${command} ${args.join(' ')}: exit ${result.status ?? -1}: ${result.stderr.toString()}`,
     );
