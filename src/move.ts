@@ -8,7 +8,7 @@ import { askHere } from './jobs.ts';
 import type { Limits } from './limits.ts';
 import type { Opened } from './open.ts';
 import type { MovingSink } from './sink/sparse-file.ts';
-import type { Ask, JobName, Threads } from './threads.ts';
+import type { Ask, JobName, Lane, Threads } from './threads.ts';
 import type { Bypass, Moved, Stored, StoredExtent } from './types.ts';
 
 /** Less data than this is copied before the threads have started. */
@@ -74,10 +74,7 @@ export async function moveDisk(
   const { compression } = stored;
   const job = compression === undefined ? 'move' : 'move-clusters';
   const checkRatio = makeRatioGuard(opened, limits);
-  const helpers = Array.from({ length: helpersFor(stored, threads, blocking) }, () => ({
-    lane: threads.lane(),
-    flying: new Set<Promise<void>>(),
-  }));
+  const helpers: { readonly lane: Lane; readonly flying: Set<Promise<void>> }[] = [];
   // Not `once` of node:events, which rejects for an error, too, while nobody may be waiting.
   const closed = new Promise((resolve) => sink.once('close', resolve));
   const ended = finished(sink);
@@ -89,15 +86,15 @@ export async function moveDisk(
     if (sink.errored !== null) throw sink.errored;
   };
 
+  const moveRanges = makeMoveRanges(sink, totals, blockSize, (length) => {
+    totals.dataLength += length;
+    checkRatio(totals.diskSize);
+  });
   const move = async (ask: Ask, batch: readonly DataExtent[]): Promise<void> => {
     try {
-      const end = batch.reduce((last, { offset, length }) => Math.max(last, offset + length), 0);
-      const message = { name: opened.name, from: stored.fd, ranges: batch, blockSize, compression };
-      const moved = await sink.move<Moved>(ask, job, message, end);
-      totals.diskSize += moved.diskSize;
-      totals.dataLength += batch.reduce((sum, { length }) => sum + length, 0);
+      const message = { name: opened.name, from: stored.fd, ranges: batch, compression };
+      const moved = await moveRanges(ask, job, message, batch);
       opened.count(moved.bytesRead);
-      checkRatio(totals.diskSize);
     } catch (error) {
       failure ??= { error };
     }
@@ -123,6 +120,9 @@ export async function moveDisk(
   };
 
   try {
+    for (let count = helpersFor(stored, threads, blocking); count > 0; count--) {
+      helpers.push({ lane: threads.lane(), flying: new Set() });
+    }
     let batch: DataExtent[] = [];
     let batchLength = 0;
     for await (const extent of stored.extents()) {
@@ -170,10 +170,32 @@ function* pieces(extent: StoredExtent): Generator<StoredExtent> {
   }
 }
 
-/**
- * What has threads write to `sink` what they decode of an image that passes; `totals` is kept up to date, and `onData` called with the
- * length of what has been written.
- */
+/** Has `ask` do `job` with `message`, which writes `ranges` of the disk. */
+type MoveRanges = <Answer extends Moved>(
+  ask: Ask,
+  job: JobName,
+  message: object,
+  ranges: readonly { readonly offset: number; readonly length: number }[],
+) => Promise<Answer>;
+
+/** Moves to `sink`; `totals` is kept up to date, and `onData` called with the length of what has been written. */
+function makeMoveRanges(
+  sink: MovingSink,
+  totals: MoveTotals,
+  blockSize: number,
+  onData: (length: number) => void,
+): MoveRanges {
+  return async <Answer extends Moved>(...[ask, job, message, ranges]: Parameters<MoveRanges>) => {
+    const end = ranges.reduce((last, { offset, length }) => Math.max(last, offset + length), 0);
+    const moved = await sink.move<Answer>(ask, job, { ...message, blockSize }, end);
+    totals.virtualSize = Math.max(totals.virtualSize, end);
+    totals.diskSize += moved.diskSize;
+    onData(ranges.reduce((sum, { length }) => sum + length, 0));
+    return moved;
+  };
+}
+
+/** What has threads write to `sink` what they decode of an image that passes; the rest as for `makeMoveRanges`. */
 export function makeBypass(
   { threads }: Opened,
   sink: MovingSink,
@@ -181,19 +203,9 @@ export function makeBypass(
   blockSize: number,
   onData: (length: number) => void,
 ): Bypass {
+  const moveRanges = makeMoveRanges(sink, totals, blockSize, onData);
   return {
     blockSize,
-    async move<Answer extends Moved>(
-      job: JobName,
-      message: object,
-      ranges: readonly { readonly offset: number; readonly length: number }[],
-    ): Promise<Answer> {
-      const end = ranges.reduce((last, { offset, length }) => Math.max(last, offset + length), 0);
-      const moved = await sink.move<Answer>(threads.ask, job, { ...message, blockSize }, end);
-      totals.virtualSize = Math.max(totals.virtualSize, end);
-      totals.diskSize += moved.diskSize;
-      onData(ranges.reduce((sum, { length }) => sum + length, 0));
-      return moved;
-    },
+    move: (job, message, ranges) => moveRanges(threads.ask, job, message, ranges),
   };
 }

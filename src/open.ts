@@ -103,9 +103,6 @@ async function openInput(
   const limits = limitsOf(options.policy, options.limits);
   const peeled = await peel(input, options, limits);
   const { name, inside, format } = peeled;
-  // They start while the tables are read; what needs more than these starts them.
-  const isLarge = peeled.threads.areWorth(inside.source?.size ?? 0, WORTH_THREADS);
-  if (forCopy !== undefined && isLarge) peeled.threads.start(forCopy.blocking ? 1 : 2);
   const untrusted = options.policy === 'untrusted';
   const referred: Referred = { size: 0, identities: [] };
   const toDispose: AsyncDisposable[] = [peeled];
@@ -115,6 +112,9 @@ async function openInput(
     }
   };
   try {
+    // They start while the tables are read; what needs more than these starts them.
+    const isLarge = peeled.threads.areWorth(inside.source?.size ?? 0, WORTH_THREADS);
+    if (forCopy !== undefined && isLarge) peeled.threads.start(forCopy.blocking ? 1 : 2);
     const path = typeof input === 'string' && input !== '-' ? input : undefined;
     const referrer = firstReferrer(name, path, peeled.identity, options);
     const context = contextOf(options, limits, referrer, referred, peeled.threads, (length) => {

@@ -38,7 +38,7 @@ export type Ask = <Answer>(
   transfer?: readonly ArrayBuffer[],
 ) => Promise<Answer>;
 
-interface Lane {
+export interface Lane {
   /** Questions are answered in order. */
   readonly ask: Ask;
   /** Takes note that no more is asked. */

@@ -253,6 +253,17 @@ describe('a pool', () => {
     expect(readdirSync(folder)).toEqual(['src']);
   });
 
+  test('that is closed before a copy fails it, and leaves nothing open', async () => {
+    const folder = tempDir();
+    const pool = makeThreads(2, true);
+    await pool[Symbol.asyncDispose]();
+    writeFileSync(join(folder, 'src'), noise(4 * MiB));
+    const copy = sparsecopy(join(folder, 'src'), join(folder, 'dst'), { threads: pool });
+    expect((await rejection(copy)).message).toMatch(/threads have been closed/);
+    expect(readdirSync(folder)).toEqual(['src']);
+    expect(readdirSync('/proc/self/fd').map(linkOf)).not.toContain(join(folder, 'src'));
+  });
+
   test('and a caller that moves its share lets signals through', async () => {
     const folder = tempDir();
     run('sh', ['-c', `head -c 512M /dev/urandom > ${join(folder, 'src')}`]);

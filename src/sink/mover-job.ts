@@ -67,14 +67,9 @@ export interface Mover extends Placer {
   read(bytes: Uint8Array, offset: number): void;
 }
 
-/** What `Moved` becomes while something is moved. */
-interface Moving {
-  bytesRead: number;
-  bytesWritten: number;
-  diskSize: number;
-}
+export function makePlacer({ to, seek, grain, blockSize }: Target): Placer {
+  const moved = { bytesRead: 0, bytesWritten: 0, diskSize: 0 };
 
-function makePlacerWith(moved: Moving, { to, seek, grain, blockSize }: Target): Placer {
   function writeRun(bytes: Uint8Array, start: number, end: number, offset: number): void {
     inStepNow('write', () => writeAll(to, bytes, start, end, seek + offset + start));
     moved.bytesWritten += end - start;
@@ -101,14 +96,11 @@ function makePlacerWith(moved: Moving, { to, seek, grain, blockSize }: Target): 
   };
 }
 
-export function makePlacer(target: Target): Placer {
-  return makePlacerWith({ bytesRead: 0, bytesWritten: 0, diskSize: 0 }, target);
-}
-
 export function makeMover(task: Move): Mover {
   const { name, from } = task;
-  const moved = { bytesRead: 0, bytesWritten: 0, diskSize: 0 };
-  const { write } = makePlacerWith(moved, task);
+  const placer = makePlacer(task);
+  const { write } = placer;
+  let bytesRead = 0;
 
   function read(bytes: Uint8Array, offset: number): void {
     inStepNow('source', () => {
@@ -119,13 +111,15 @@ export function makeMover(task: Move): Mover {
         filled += count;
       }
     });
-    moved.bytesRead += bytes.length;
+    bytesRead += bytes.length;
   }
 
   return {
     read,
     write,
-    moved,
+    get moved(): Moved {
+      return { ...placer.moved, bytesRead };
+    },
     move({ offset, length, hostOffset }): void {
       slice ??= Buffer.allocUnsafeSlow(SLICE);
       for (let at = 0; at < length; at += SLICE) {

@@ -62,18 +62,19 @@ export function pipeBytes(fd: number): PipeBytes {
     },
   };
   const socket = new Socket(socketOptions);
-  socket.once('end', () => {
+  const finish = (): void => {
     hasEnded = true;
     tell();
-  });
+  };
+  socket.once('end', finish).once('close', finish);
   socket.once('error', (error) => {
     failure = { error };
     tell();
   });
-  socket.once('close', () => {
-    hasEnded = true;
-    tell();
-  });
+  const destroy = (): void => {
+    pieces.length = 0;
+    socket.destroy();
+  };
 
   return {
     async next(): Promise<IteratorResult<Uint8Array>> {
@@ -93,12 +94,12 @@ export function pipeBytes(fd: number): PipeBytes {
       }
     },
     return(): Promise<IteratorResult<Uint8Array>> {
-      socket.destroy();
+      destroy();
       return Promise.resolve({ done: true, value: undefined });
     },
     [Symbol.asyncIterator]() {
       return this;
     },
-    destroy: () => void socket.destroy(),
+    destroy,
   };
 }

@@ -46,7 +46,7 @@ function compressionOf(
 const LEAST_PLACED = 4096;
 
 /** What has threads write the clusters of an image that passes to its disk, where that can be done. */
-export function makePlacer(
+export function placerFor(
   header: Header,
   { limits, threads }: OpenContext,
   bypass: Bypass | undefined,

@@ -14,7 +14,7 @@ import type {
 } from '../../types.ts';
 import { makeAssembly, type Assembly } from './assembly.ts';
 import { makeClaims } from './claims.ts';
-import { makeDecoder, makePlacer } from './decoder.ts';
+import { makeDecoder, placerFor } from './decoder.ts';
 import { detailsOf, hasDataFile, hasLuks, refuseUnreadable } from './features.ts';
 import { parseHeader, type Header } from './header.ts';
 import { isInPlace, layoutOf, misplaced, type Layout } from './layout.ts';
@@ -64,7 +64,7 @@ export async function passQcow2(
     bypass?: Bypass,
   ): AsyncGenerator<Chunk, void, void> {
     assembly = makeAssembly(pool, layout);
-    const placer = makePlacer(header, context, bypass);
+    const placer = placerFor(header, context, bypass);
     const passer = makePasser({
       layout,
       refcountTableOffset: header.refcountTableOffset,
