@@ -1,4 +1,3 @@
-import { spawnSync } from 'node:child_process';
 import { createReadStream, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
@@ -118,8 +117,7 @@ function makeWorkshop(folder: string, encryption: Combination['encryption']): Wo
   return {
     folder,
     call: (tool, args) => {
-      const { status, stderr } = spawnSync(tool, args, { cwd: folder });
-      if (status !== 0) throw new Error(`${tool} ${args.join(' ')}: ${stderr.toString()}`);
+      run(tool, args, undefined, folder);
     },
     disk:
       encryption === 'none' ? ['-f', 'qcow2', 'disk.qcow2'] : [...SECRET, '--image-opts', image],

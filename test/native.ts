@@ -30,22 +30,25 @@ export function hasTool(tool: Tool): boolean {
  */
 const CLOCK = /Unable to get accurate CPU usage/;
 
-/** Runs a native tool to its end and gives its standard output. Throws with its standard error if it fails. */
+/** Runs a native tool to its end, in the folder `cwd` if one is named, and gives its standard output. Throws with its standard error if it fails. */
 export function run(
   command: string,
   args: readonly string[],
   input?: Uint8Array,
+  cwd?: string,
   tries = 10,
 ): Buffer {
   const result = spawnSync(command, args, {
     input,
+    cwd,
     env: { ...process.env, PATH: `${process.env['PATH'] ?? ''}:/usr/sbin:/sbin` },
     maxBuffer: 2 ** 30,
   });
   if (result.error !== undefined) throw result.error;
   if (result.status !== 0) {
-    if (tries > 1 && CLOCK.test(result.stderr.toString()))
-      return run(command, args, input, tries - 1);
+    if (tries > 1 && CLOCK.test(result.stderr.toString())) {
+      return run(command, args, input, cwd, tries - 1);
+    }
     throw new Error(
       `${command} ${args.join(' ')}: exit ${result.status ?? -1}: ${result.stderr.toString()}`,
     );
