@@ -134,7 +134,7 @@ async function copy(
 ): Promise<Report> {
   const tempDir = options.tempDir ?? (await folderOf(destination));
   const { maxWrite, signal, blocking = false } = options;
-  const opened = await open(source, { ...options, tempDir }, { blocking });
+  const opened = await open(source, { ...options, tempDir });
   try {
     const expectedSize =
       opened.virtualSize === undefined

@@ -1,6 +1,5 @@
-/** Copies a disk whose bytes lie in a file, as they are or compressed, to a new file, without the bytes passing through this thread. */
+/** Copies a disk whose bytes lie in a file, as they are or compressed, to a new file, without the stages. */
 
-import { once } from 'node:events';
 import { finished } from 'node:stream/promises';
 import { makeRatioGuard } from './chunk/ratio.ts';
 import { markStep } from './errors.ts';
@@ -8,17 +7,21 @@ import { askHere } from './jobs.ts';
 import type { Limits } from './limits.ts';
 import type { Opened } from './open.ts';
 import type { MovingSink } from './sink/sparse-file.ts';
+import { makeSlices } from './sink/slices.ts';
 import type { Ask, JobName, Lane, Threads } from './threads.ts';
 import type { Bypass, Moved, Stored, StoredExtent } from './types.ts';
 
-/** Less data than this is copied before the threads have started. */
+/** Threads are given work from so much data on. */
 const WORTH = 64 * 1024 * 1024;
 
 /** What is moved at a time: much against what asking it costs, little against what a cancelled copy may still do. */
 const BATCH_LENGTH = 16 * 1024 * 1024;
 const BATCH_RANGES = 512;
 
-/** Movers that copy without decoding: writes to one file exclude each other, so the second one reads while the first one writes. */
+/** Shorter ranges than this (on average of a batch) are moved by threads: to each read belongs a turn from thread to thread, which a thread saves. */
+const LEAST_SLICED = 256 * 1024;
+
+/** Threads that copy without decoding: writes to one file exclude each other, so the second one reads while the first one writes. */
 const MOVERS = 2;
 
 /** Batches that a thread has: one that it moves, and one more, so that it need not wait. */
@@ -37,12 +40,15 @@ export interface MoveTotals {
 
 type DataExtent = StoredExtent & { readonly kind: 'data' };
 
-/** Where the disk's bytes lie, if moving them is possible and worth the threads. */
+/** Where the disk's bytes lie, if moving them is possible, and worth the threads where these must decode them. */
 export function worthMoving(opened: Opened, blockSize: number): Stored | undefined {
   const { stored } = opened.disk ?? {};
-  const allocatedSize = opened.details?.allocatedSize ?? 0;
-  const isWorth = opened.threads.areWorth(allocatedSize, WORTH);
+  const isWorth = stored?.compression === undefined || areWorth(opened);
   return isWorth && LEAST_ALIGNMENT % blockSize === 0 ? stored : undefined;
+}
+
+function areWorth({ threads, details }: Opened): boolean {
+  return threads.areWorth(details?.allocatedSize ?? 0, WORTH);
 }
 
 export interface MoveOptions {
@@ -54,13 +60,14 @@ export interface MoveOptions {
 }
 
 /** How many threads move `stored`; one less where this thread does, too. */
-function helpersFor({ compression }: Stored, { size }: Threads, blocking: boolean): number {
+function countHelpers({ compression }: Stored, { size }: Threads, blocking: boolean): number {
   const movers = compression === undefined ? Math.min(MOVERS, size) : size;
   return blocking ? Math.max(1, movers - 1) : movers;
 }
 
 /**
- * Has the threads move the whole disk, whose bytes are `stored`, into `sink`, and ends it; `totals` is kept up to date.
+ * Moves the whole disk, whose bytes are `stored`, into `sink`, and ends it; `totals` is kept up to date. Long ranges of bytes that lie
+ * as they are go by slices, the others to threads.
  * @throws what reading and writing throw, marked with their step; the signal's reason.
  */
 export async function moveDisk(
@@ -70,90 +77,140 @@ export async function moveDisk(
   totals: MoveTotals,
   { blockSize, limits, signal, blocking }: MoveOptions,
 ): Promise<void> {
-  const { threads } = opened;
-  const { compression } = stored;
-  const job = compression === undefined ? 'move' : 'move-clusters';
+  const { name, threads } = opened;
+  const { fd: from, compression } = stored;
   const checkRatio = makeRatioGuard(opened, limits);
-  const helpers: { readonly lane: Lane; readonly flying: Set<Promise<void>> }[] = [];
   // Not `once` of node:events, which rejects for an error, too, while nobody may be waiting.
   const closed = new Promise((resolve) => sink.once('close', resolve));
   const ended = finished(sink);
   ended.catch(() => undefined);
   let failure: { error: unknown } | undefined;
+  const onError = (error: unknown): void => {
+    failure ??= { error };
+  };
   const check = (): void => {
     signal?.throwIfAborted();
-    if (failure !== undefined) throw failure.error;
+    // What follows from it comes later.
     if (sink.errored !== null) throw sink.errored;
+    if (failure !== undefined) throw failure.error;
   };
-
-  const moveRanges = makeMoveRanges(sink, totals, blockSize, (length) => {
+  const onData = (length: number): void => {
     totals.dataLength += length;
     checkRatio(totals.diskSize);
-  });
-  const move = async (ask: Ask, batch: readonly DataExtent[]): Promise<void> => {
-    try {
-      const message = { name: opened.name, from: stored.fd, ranges: batch, compression };
-      const moved = await moveRanges(ask, job, message, batch);
-      opened.count(moved.bytesRead);
-    } catch (error) {
-      failure ??= { error };
-    }
   };
-  const start = async (batch: readonly DataExtent[]): Promise<void> => {
-    const free = helpers.find(({ flying }) => flying.size < DEPTH);
-    if (free !== undefined) {
-      const { lane, flying } = free;
-      const flight: Promise<void> = move(lane.ask, batch).finally(() => flying.delete(flight));
-      flying.add(flight);
-    } else if (blocking) {
-      await move(askHere, batch);
-      // Answers, signals and timers have their turn.
-      await new Promise((resolve) => setImmediate(resolve));
-    }
-    if (!blocking && helpers.every(({ flying }) => flying.size === DEPTH)) {
-      await Promise.race(helpers.flatMap(({ flying }) => [...flying]));
-    }
+  const slices = makeSlices({
+    ...{ name, from, sink, blockSize, blocking, onError, check },
+    onMoved(length, diskSize): void {
+      totals.diskSize += diskSize;
+      opened.count(length);
+      onData(length);
+    },
+  });
+  const moveRanges = makeMoveRanges(sink, totals, blockSize, onData);
+  const job = compression === undefined ? 'move' : 'move-clusters';
+  const helpers = makeHelpers(threads, countHelpers(stored, threads, blocking), {
+    async move(ask, batch): Promise<void> {
+      try {
+        const moved = await moveRanges(ask, job, { name, from, ranges: batch, compression }, batch);
+        opened.count(moved.bytesRead);
+      } catch (error) {
+        onError(error);
+      }
+    },
+    blocking,
+  });
+  const mayHelp = areWorth(opened);
+  const start = async (batch: readonly DataExtent[], length: number): Promise<void> => {
+    const isSliced = compression === undefined && length >= batch.length * LEAST_SLICED;
+    if (mayHelp && !isSliced) await helpers.move(batch);
+    else for (const range of batch) await slices.move(range);
     check();
   };
   const settle = async (): Promise<void> => {
-    await Promise.all(helpers.flatMap(({ flying }) => [...flying]));
+    await Promise.all([helpers.settle(), slices.settle()]);
   };
 
   try {
-    for (let count = helpersFor(stored, threads, blocking); count > 0; count--) {
-      helpers.push({ lane: threads.lane(), flying: new Set() });
-    }
+    await sink.opened();
     let batch: DataExtent[] = [];
     let batchLength = 0;
+    let lastZero: StoredExtent | undefined;
     for await (const extent of stored.extents()) {
       for (const piece of pieces(extent)) {
         totals.virtualSize = piece.offset + piece.length;
         if (piece.kind === 'zero') {
-          if (!sink.write(piece)) await Promise.race([once(sink, 'drain'), ended]);
+          lastZero = piece;
           continue;
         }
         batch.push(piece);
         batchLength += piece.length;
         if (batchLength < BATCH_LENGTH && batch.length < BATCH_RANGES) continue;
-        await start(batch);
+        await start(batch, batchLength);
         batch = [];
         batchLength = 0;
       }
     }
-    if (batch.length > 0) await start(batch);
+    if (batch.length > 0) await start(batch, batchLength);
     await settle();
     check();
     await opened.checkUnchanged();
-    sink.end();
+    // Nobody need write the others: it is a new file.
+    sink.end(lastZero);
     await ended;
   } catch (error) {
     sink.destroy(error as Error);
     throw signal?.aborted === true ? signal.reason : markStep(error, 'source');
   } finally {
     await settle();
-    for (const { lane } of helpers) lane.close();
+    helpers.close();
     await closed;
   }
+}
+
+/** Threads, and maybe this one, that are given batches to move. */
+interface Helpers {
+  /** Resolves when there may be another. */
+  move(batch: readonly DataExtent[]): Promise<void>;
+  /** Resolves when nothing is under way. */
+  settle(): Promise<void>;
+  /** Takes note that there is no more. */
+  close(): void;
+}
+
+interface HelpersRules {
+  /** Has `ask` move `batch`; does not reject. */
+  readonly move: (ask: Ask, batch: readonly DataExtent[]) => Promise<void>;
+  /** Whether this thread moves what no other has room for. */
+  readonly blocking: boolean;
+}
+
+/** `count` threads, which start with the first batch. */
+function makeHelpers(threads: Threads, count: number, { move, blocking }: HelpersRules): Helpers {
+  const helpers: { readonly lane: Lane; readonly flying: Set<Promise<void>> }[] = [];
+  return {
+    async move(batch): Promise<void> {
+      while (helpers.length < count) helpers.push({ lane: threads.lane(), flying: new Set() });
+      const free = helpers.find(({ flying }) => flying.size < DEPTH);
+      if (free !== undefined) {
+        const { lane, flying } = free;
+        const flight: Promise<void> = move(lane.ask, batch).finally(() => flying.delete(flight));
+        flying.add(flight);
+      } else if (blocking) {
+        await move(askHere, batch);
+        // Answers, signals and timers have their turn.
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+      if (!blocking && helpers.every(({ flying }) => flying.size === DEPTH)) {
+        await Promise.race(helpers.flatMap(({ flying }) => [...flying]));
+      }
+    },
+    async settle(): Promise<void> {
+      await Promise.all(helpers.flatMap(({ flying }) => [...flying]));
+    },
+    close(): void {
+      for (const { lane } of helpers) lane.close();
+    },
+  };
 }
 
 /** `extent` in pieces of at most a batch. */

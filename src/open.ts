@@ -77,29 +77,16 @@ interface ChunksOptions {
   readonly bypass?: Bypass | undefined;
 }
 
-/** What is going to be done with what is opened. */
-interface ForCopy {
-  /** Whether the caller's thread will do a share of the threads' work, where that is possible. */
-  readonly blocking: boolean;
-}
-
 /**
- * Opens `input`. Its errors are marked as the source's. When it is opened `forCopy`, threads are started at once, where it is large.
+ * Opens `input`. Its errors are marked as the source's.
  * @throws SparsecopyError `SOURCE` for an input of a kind that cannot be read, `FORMAT` when the declared format is not
  * there, and whatever codec and format throw; system errors as they come.
  */
-export function open(input: Input, options: OpenOptions = {}, forCopy?: ForCopy): Promise<Opened> {
-  return inStep('source', openInput(input, options, forCopy));
+export function open(input: Input, options: OpenOptions = {}): Promise<Opened> {
+  return inStep('source', openInput(input, options));
 }
 
-/** Files from this size on are worth threads, whatever is to be done with them. */
-const WORTH_THREADS = 64 * 1024 * 1024;
-
-async function openInput(
-  input: Input,
-  options: OpenOptions,
-  forCopy: ForCopy | undefined,
-): Promise<Opened> {
+async function openInput(input: Input, options: OpenOptions): Promise<Opened> {
   const limits = limitsOf(options.policy, options.limits);
   const peeled = await peel(input, options, limits);
   const { name, inside, format } = peeled;
@@ -112,9 +99,6 @@ async function openInput(
     }
   };
   try {
-    // They start while the tables are read; what needs more than these starts them.
-    const isLarge = peeled.threads.areWorth(inside.source?.size ?? 0, WORTH_THREADS);
-    if (forCopy !== undefined && isLarge) peeled.threads.start(forCopy.blocking ? 1 : 2);
     const path = typeof input === 'string' && input !== '-' ? input : undefined;
     const referrer = firstReferrer(name, path, peeled.identity, options);
     const context = contextOf(options, limits, referrer, referred, peeled.threads, (length) => {

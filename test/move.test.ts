@@ -84,6 +84,26 @@ describe('moving', () => {
     expect(readdirSync(folder).filter((name) => name.startsWith('.'))).toEqual([]);
   });
 
+  test.runIf(holes)('short ranges, in threads, give the same', async () => {
+    const folder = tempDir();
+    const src = join(folder, 'src');
+    const file = openSync(src, 'w');
+    const piece = randomBytes(28 * 1024);
+    piece.fill(0, 6144, 12_288);
+    for (let turn = 0; turn < 3000; turn++)
+      writeSync(file, piece, 0, piece.length, turn * 40 * 1024);
+    closeSync(file);
+    const wanted = await sparsecopy(src, join(folder, 'staged'), { maxWrite: 2 ** 40 });
+    const digest = sha256(readFileSync(src));
+    for (const options of [{}, { blocking: true }, { threads: 1 }, { threads: 0 }]) {
+      const moved = await sparsecopy(src, join(folder, 'moved'), options);
+      expect(sha256(readFileSync(join(folder, 'moved')))).toBe(digest);
+      const { virtualSize, diskSize, allocatedSize, bytesWritten } = wanted;
+      expect(moved).toMatchObject({ virtualSize, diskSize, allocatedSize, bytesWritten });
+      expect(statSync(join(folder, 'moved')).blocks).toBe(statSync(join(folder, 'staged')).blocks);
+    }
+  });
+
   test('-s and -f hold', () => {
     const cwd = tempDir();
     makeRaw(join(cwd, 'src'));

@@ -62,6 +62,15 @@ function linkOf(name: string): string {
   }
 }
 
+/** An image in `folder`, called src, of 4 MiB in compressed clusters: text of noise. */
+function makeCompressed(folder: string): string {
+  const [src, raw] = [join(folder, 'src'), join(folder, 'raw')];
+  writeFileSync(raw, noise(3 * MiB).toString('base64'));
+  run('qemu-img', ['convert', '-c', '-O', 'qcow2', '-f', 'raw', raw, src]);
+  rmSync(raw);
+  return src;
+}
+
 /** The first bytes of a compressed stream of data, and then nothing. */
 function stalling(bytes: Uint8Array): Readable {
   let isSent = false;
@@ -244,8 +253,8 @@ describe('a pool', () => {
   test('that is closed during a copy fails it, and leaves nothing', async () => {
     const folder = tempDir();
     const pool = makeThreads(1, true);
-    writeFileSync(join(folder, 'src'), noise(4 * MiB));
-    const copy = sparsecopy(join(folder, 'src'), join(folder, 'dst'), { threads: pool });
+    const src = makeCompressed(folder);
+    const copy = sparsecopy(src, join(folder, 'dst'), { threads: pool });
     copy.catch(() => undefined);
     while (readdirSync(folder).length === 1) await new Promise((resolve) => setImmediate(resolve));
     await pool[Symbol.asyncDispose]();
@@ -257,11 +266,11 @@ describe('a pool', () => {
     const folder = tempDir();
     const pool = makeThreads(2, true);
     await pool[Symbol.asyncDispose]();
-    writeFileSync(join(folder, 'src'), noise(4 * MiB));
-    const copy = sparsecopy(join(folder, 'src'), join(folder, 'dst'), { threads: pool });
+    const src = makeCompressed(folder);
+    const copy = sparsecopy(src, join(folder, 'dst'), { threads: pool });
     expect((await rejection(copy)).message).toMatch(/threads have been closed/);
     expect(readdirSync(folder)).toEqual(['src']);
-    expect(readdirSync('/proc/self/fd').map(linkOf)).not.toContain(join(folder, 'src'));
+    expect(readdirSync('/proc/self/fd').map(linkOf)).not.toContain(src);
   });
 
   test('and a caller that moves its share lets signals through', async () => {

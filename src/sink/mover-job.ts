@@ -1,9 +1,10 @@
 /** Ranges moved by a thread from one open file to another: read, zero test, tally and write in one place, one after the other. */
 
-import { readSync, writeSync } from 'node:fs';
-import { isZero } from '../bytes.ts';
+import { readSync } from 'node:fs';
 import { SparsecopyError, markStep, type Step } from '../errors.ts';
 import type { JobResult, Moved } from '../types.ts';
+import { findRuns } from './runs.ts';
+import { writeFullyNow } from './write.ts';
 
 /** A range of a file that is to become a range of the disk, in bytes. */
 export interface MoveRange {
@@ -70,28 +71,14 @@ export interface Mover extends Placer {
 export function makePlacer({ to, seek, grain, blockSize }: Target): Placer {
   const moved = { bytesRead: 0, bytesWritten: 0, diskSize: 0 };
 
-  function writeRun(bytes: Uint8Array, start: number, end: number, offset: number): void {
-    inStepNow('write', () => writeAll(to, bytes, start, end, seek + offset + start));
-    moved.bytesWritten += end - start;
-  }
-
   return {
     moved,
     write(bytes, offset): void {
-      const { length } = bytes;
-      const words = wordsOf(bytes);
-      let start = -1;
-      for (let at = 0; at < length; at += grain) {
-        const count = countData(bytes, words, at, Math.min(length, at + grain), blockSize);
-        moved.diskSize += count;
-        if (count > 0) {
-          if (start < 0) start = at;
-        } else if (start >= 0) {
-          writeRun(bytes, start, at, offset);
-          start = -1;
-        }
-      }
-      if (start >= 0) writeRun(bytes, start, length, offset);
+      moved.diskSize += findRuns(bytes, grain, blockSize, (start, end) => {
+        const run = bytes.subarray(start, end);
+        inStepNow('write', () => writeFullyNow(to, run, seek + offset + start));
+        moved.bytesWritten += run.length;
+      });
     },
   };
 }
@@ -139,56 +126,8 @@ function inStepNow(step: Step, action: () => void): void {
   }
 }
 
-function shortened(name: string, end: number): SparsecopyError {
+/** For a source that has become shorter since it was opened. */
+export function shortened(name: string, end: number): SparsecopyError {
   const sentence = `has become shorter: expected bytes at ${end}, found the end`;
   return new SparsecopyError('TRUNCATED', sentence, { source: name, offset: end, found: end });
-}
-
-/** The words of four bytes in `bytes`; none where these do not lie so. */
-function wordsOf({ buffer, byteOffset, length }: Uint8Array): Int32Array {
-  return byteOffset % 4 === 0
-    ? new Int32Array(buffer, byteOffset, Math.floor(length / 4))
-    : new Int32Array(0);
-}
-
-/** Bytes from `start` to `end` in blocks that are not all zero; `words` are those of `bytes`. */
-function countData(
-  bytes: Uint8Array,
-  words: Int32Array,
-  start: number,
-  end: number,
-  blockSize: number,
-): number {
-  if (bytes[start] === 0 && isZero(bytes, start, end)) return 0;
-  let count = 0;
-  for (let at = start; at < end; at += blockSize) {
-    const stop = Math.min(end, at + blockSize);
-    if (bytes[at] !== 0 || !areZero(bytes, words, at, stop)) count += stop - at;
-  }
-  return count;
-}
-
-/** As `isZero`, which costs more to call than it takes to look through a short block of words. */
-function areZero(bytes: Uint8Array, words: Int32Array, start: number, end: number): boolean {
-  const last = end / 4;
-  if (start % 4 !== 0 || end % 4 !== 0 || last > words.length) return isZero(bytes, start, end);
-  for (let at = start / 4; at < last; at++) if (words[at] !== 0) return false;
-  return true;
-}
-
-/** As `writeFully` in write.ts does: a partial write is tried again, which brings the error out. */
-function writeAll(
-  to: number,
-  bytes: Uint8Array,
-  start: number,
-  end: number,
-  position: number,
-): void {
-  for (let at = start; at < end;) {
-    const count = writeSync(to, bytes, at, end - at, position + at - start);
-    if (count === 0) {
-      throw Object.assign(new Error('ENOSPC: no space left on device, write'), { code: 'ENOSPC' });
-    }
-    at += count;
-  }
 }

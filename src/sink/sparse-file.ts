@@ -6,6 +6,7 @@ import { promisify } from 'node:util';
 import { inStep } from '../errors.ts';
 import type { Ask, JobName } from '../threads.ts';
 import type { Chunk, Moved } from '../types.ts';
+import { findRuns } from './runs.ts';
 import { makeSink, type Sink } from './sink.ts';
 import { makeWriter, type Writer } from './write.ts';
 
@@ -40,8 +41,18 @@ export interface SparseFileOptions {
   readonly sync?: boolean;
 }
 
-/** A sink that can also fetch bytes itself from the file where they lie. */
+/** A new file, to which the disk's data can also be written past the stream. */
 export interface MovingSink extends Sink {
+  /** Resolves when `place` and `placeNow` may be called. @throws when there will be no file. */
+  opened(): Promise<void>;
+  /**
+   * Starts to write `bytes` at `offset` of the disk, but for their zeros; resolves as soon as more may be given, with the bytes in
+   * blocks of `blockSize` (a divisor of 512) that are not all zero. `release` is called when the bytes are no longer needed.
+   * @throws the error of any write that has failed.
+   */
+  place(bytes: Uint8Array, offset: number, blockSize: number, release: () => void): Promise<number>;
+  /** As `place`, and done when it returns, blocking this thread. */
+  placeNow(bytes: Uint8Array, offset: number, blockSize: number): number;
   /**
    * Has `ask` do `job`, which writes to the file by itself, up to `end` of the disk at most; its message is `message` with the target.
    * Resolves with what it did. Several calls may be under way; the file stays open until none is.
@@ -105,23 +116,62 @@ export function sparseFile(path: string, options: SparseFileOptions = {}): Movin
     figures: () => ({ bytesWritten: writer?.bytesWritten ?? 0, sizeOnDisk, nonZeroDestination: 0 }),
   });
 
+  function writerNow(): Writer {
+    // Once destroyed it only waits for what is under way.
+    if (fd === undefined || writer === undefined || sink.destroyed) {
+      throw new Error('the file is closed');
+    }
+    return writer;
+  }
+
+  async function opened(): Promise<void> {
+    if (fd === undefined && !sink.destroyed) {
+      await new Promise((resolve) => sink.once('ready', resolve).once('close', resolve));
+    }
+    writerNow();
+  }
+
   return Object.assign(sink, {
+    opened,
+    async place(
+      bytes: Uint8Array,
+      offset: number,
+      blockSize: number,
+      release: () => void,
+    ): Promise<number> {
+      const runs: { readonly from: number; readonly to: number }[] = [];
+      const diskSize = findRuns(bytes, GRAIN, blockSize, (from, to) => runs.push({ from, to }));
+      end = Math.max(end, offset + bytes.length);
+      let left = runs.length;
+      const releaseOne = (): void => {
+        if (--left === 0) release();
+      };
+      if (left === 0) release();
+      for (const { from, to } of runs) {
+        await writerNow().write(bytes.subarray(from, to), seek + offset + from, releaseOne);
+      }
+      return diskSize;
+    },
+    placeNow(bytes: Uint8Array, offset: number, blockSize: number): number {
+      const writing = writerNow();
+      end = Math.max(end, offset + bytes.length);
+      return findRuns(bytes, GRAIN, blockSize, (from, to) => {
+        writing.writeNow(bytes.subarray(from, to), seek + offset + from);
+      });
+    },
     async move<Answer extends Moved>(
       ask: Ask,
       job: JobName,
       message: object,
       moveEnd: number,
     ): Promise<Answer> {
-      if (fd === undefined && !sink.destroyed) {
-        await new Promise((resolve) => sink.once('ready', resolve).once('close', resolve));
-      }
-      if (fd === undefined || writer === undefined) throw new Error('the file is closed');
+      await opened();
       const moving = ask<Answer>(job, { ...message, to: fd, seek, grain: GRAIN });
       moves.add(moving);
       try {
         const moved = await moving;
         end = Math.max(end, moveEnd);
-        writer.note(moved.bytesWritten);
+        writer?.note(moved.bytesWritten);
         return moved;
       } finally {
         moves.delete(moving);

@@ -22,17 +22,25 @@ const WRITE_DEPTH = 2;
  * @throws the system's error; `ENOSPC` when a write takes nothing.
  */
 async function writeFully(fd: number, bytes: Uint8Array, position: number): Promise<void> {
-  let done = 0;
-  while (done < bytes.length) {
+  for (let done = 0; done < bytes.length;) {
     const { bytesWritten } = await write(fd, bytes, done, bytes.length - done, position + done);
-    if (bytesWritten === 0) {
-      throw Object.assign(new Error('ENOSPC: no space left on device, write'), {
-        code: 'ENOSPC',
-        syscall: 'write',
-      });
-    }
+    if (bytesWritten === 0) throw noSpace();
     done += bytesWritten;
   }
+}
+
+/** As `writeFully`, and done when it returns. */
+export function writeFullyNow(fd: number, bytes: Uint8Array, position: number): void {
+  for (let done = 0; done < bytes.length;) {
+    const count = fs.writeSync(fd, bytes, done, bytes.length - done, position + done);
+    if (count === 0) throw noSpace();
+    done += count;
+  }
+}
+
+function noSpace(): Error {
+  const sentence = 'ENOSPC: no space left on device, write';
+  return Object.assign(new Error(sentence), { code: 'ENOSPC', syscall: 'write' });
 }
 
 export interface Writer {
@@ -42,6 +50,8 @@ export interface Writer {
    * @throws the error of any write that has failed.
    */
   write(bytes: Uint8Array, position: number, release?: () => void): Promise<void>;
+  /** Writes `bytes` at `position` before it returns, blocking this thread. @throws its error, marked with its step. */
+  writeNow(bytes: Uint8Array, position: number): void;
   /** Takes note of bytes that somebody else has written to the file. */
   note(length: number): void;
   /** Resolves when no write is in flight. @throws as `write` does. */
@@ -115,6 +125,14 @@ export function makeWriter(fd: number, options: WriterOptions = {}): Writer {
       if (unflushed >= FLUSH_EVERY) flushBehind();
       if (flying.size >= WRITE_DEPTH) await Promise.race(flying);
       check();
+    },
+    writeNow(bytes, position): void {
+      try {
+        writeFullyNow(fd, bytes, position);
+      } catch (error) {
+        throw markStep(error, 'write');
+      }
+      this.note(bytes.length);
     },
     note(length: number): void {
       (this as { bytesWritten: number }).bytesWritten += length;
