@@ -1,10 +1,10 @@
 /**
- * FSE tables (RFC 8878, section 4.1). An entry, 8 bytes, is all that a state tells:
+ * FSE tables (RFC 8878, section 4.1). An entry, 8 bytes, is all that a state tells; a state is where its entry lies in its table.
  *
- *     bits 0-7    bits to be read for the next state
- *     bits 8-15   bits to be read for the value
- *     bits 16-31  what the bits for the next state are added to
- *     bits 32-63  what the bits for the value are added to
+ *     byte 0      bits to be read for the next state
+ *     byte 1      bits to be read for the value
+ *     bytes 2-3   the entry that the bits for the next state are added to, 8 bytes for each
+ *     bytes 4-7   what the bits for the value are added to
  */
 
 import {
@@ -167,6 +167,6 @@ function buildTable(table: usize, log: u32, length: u32, codes: usize): void {
     store<u16>(NEXT + (symbol << 1), next + 1);
     const bits = clz<u32>(next) + log - 31;
     const base = (next << bits) - size;
-    store<u64>(table + (state << 3), load<u64>(codes + (symbol << 3)) | (base << 16) | bits);
+    store<u64>(table + (state << 3), load<u64>(codes + (symbol << 3)) | (base << 19) | bits);
   }
 }

@@ -16,6 +16,9 @@ import {
   WEIGHT_TABLE,
 } from './_zstd-memory';
 
+/** Whether `HUFFMAN_2` is that of the tree. */
+export let hasPairs: bool = false;
+
 /** The longest code (section 4.2.1), in bits. */
 // @ts-ignore: decorator
 @inline const MAX_BITS: u32 = 11;
@@ -56,21 +59,21 @@ function readWeights(from: usize, length: u32): u32 {
   if (last == 0) return 0;
   let bits = <i32>(((length - used - 1) << 3) + 31 - clz<u32>(last));
   bits -= tableLog;
-  let even = peek(start, bits, tableLog);
+  let even = peek(start, bits, tableLog) << 3;
   bits -= tableLog;
-  let odd = peek(start, bits, tableLog);
+  let odd = peek(start, bits, tableLog) << 3;
   if (bits < 0) return 0;
   // two states take turns; the one that finds no bits any more ends it, and the other one still has a symbol
   for (let count: u32 = 0; count < 254;) {
-    const entry = load<u64>(WEIGHT_TABLE + (even << 3));
+    const entry = load<u64>(WEIGHT_TABLE + even);
     store<u8>(WEIGHTS + count++, <u8>(entry >> 32));
     bits -= <i32>(entry & 0xff);
     if (bits < 0) {
-      store<u8>(WEIGHTS + count++, <u8>(load<u64>(WEIGHT_TABLE + (odd << 3)) >> 32));
+      store<u8>(WEIGHTS + count++, <u8>(load<u64>(WEIGHT_TABLE + odd) >> 32));
       return count;
     }
     const other = odd;
-    odd = (<u32>(entry >> 16) & 0xffff) + peek(start, bits, <u32>entry & 0xff);
+    odd = (<u32>entry >> 16) + (peek(start, bits, <u32>entry & 0xff) << 3);
     even = other;
   }
   return 0;
@@ -131,11 +134,14 @@ function makeTables(count: u32): bool {
       if (length == 2) store<u16>(at, <u16>entry, 2);
     }
   }
-  makePairs();
+  hasPairs = false;
   return true;
 }
 
-function makePairs(): void {
+/** Fills `HUFFMAN_2`, when that has not been done for this tree: it takes longer than `HUFFMAN_1`, and many trees do not need it. */
+export function makePairs(): void {
+  if (hasPairs) return;
+  hasPairs = true;
   for (let at: u32 = 0; at < 2048; at++) {
     const one = <u32>load<u16>(HUFFMAN_1 + (at << 1));
     const bits = one & 0xff;

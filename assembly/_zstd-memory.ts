@@ -59,6 +59,10 @@
 // @ts-ignore: decorator
 @inline export const HASH: usize = HUFFMAN_2 + 2048 * 4;
 
+/** The last three offsets, the last one first, which can be named again (section 3.1.1.5). */
+// @ts-ignore: decorator
+@inline export const OFFSETS: usize = HASH + 128;
+
 // @ts-ignore: decorator
 @inline export const LITERALS: usize = 65536;
 

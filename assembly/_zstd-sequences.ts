@@ -13,6 +13,7 @@ import {
   ML_DEFAULT,
   ML_TABLE,
   OF_CODES,
+  OFFSETS,
   OF_DEFAULT,
   OF_TABLE,
   TOO_LONG,
@@ -24,17 +25,13 @@ let llLog: u32 = 0;
 let ofLog: u32 = 0;
 let mlLog: u32 = 0;
 
-/** The last offsets, which can be named again (section 3.1.1.5). */
-let recent1: u32 = 1;
-let recent2: u32 = 4;
-let recent3: u32 = 8;
-
 /** Forgets the tables and offsets of the frame before. */
 export function forgetSequences(): void {
   hasTables = false;
-  recent1 = 1;
-  recent2 = 4;
-  recent3 = 8;
+  // the last one first (section 3.1.1.5)
+  store<u32>(OFFSETS, 1);
+  store<u32>(OFFSETS, 4, 4);
+  store<u32>(OFFSETS, 8, 8);
 }
 
 /** Sets up a table. Gives its accuracy log, and above bit 8 the length of the description; or `BAD_TABLE`. */
@@ -118,13 +115,11 @@ export function runSequences(
   from += result >> 8;
   hasTables = true;
 
-  if (from >= end) return BAD_SEQUENCES;
-  const last = <u32>load<u8>(end - 1);
-  if (last == 0) return BAD_SEQUENCES;
+  if (from >= end || load<u8>(end - 1) == 0) return BAD_SEQUENCES;
   return carryOut(
     count,
-    from - 7,
-    <i32>(((<u32>(end - from) - 1) << 3) + 31 - clz<u32>(last)),
+    from,
+    end,
     literal,
     literalEnd,
     start,
@@ -136,90 +131,86 @@ export function runSequences(
   );
 }
 
-/** The next bits, from the top of a word on: at least 56. `below` is 7 bytes before the bits start, `bits` how many are left. */
-// @ts-ignore: decorator
-@inline function wordAt(below: usize, bits: i32): u64 {
-  return load<u64>(below + (bits >> 3)) << (8 - (bits & 7));
-}
-
 /** The top bits of `word`, as many as the low six bits of `count` say. */
 // @ts-ignore: decorator
 @inline function top(word: u64, count: u64): u32 {
   return <u32>((word >> 1) >> ~count);
 }
 
+/** The bits from the top of a word on, 57 of them, after those that were `taken` before its first byte, at `from` + 7. */
+// @ts-ignore: decorator
+@inline function wordAfter(from: usize, taken: u32): u64 {
+  return load<u64>(from - (taken >> 3)) << (taken & 7);
+}
+
 function carryOut(
   count: u32,
-  below: usize,
-  bits: i32,
+  start: usize,
+  bitsEnd: usize,
   literal: usize,
   literalEnd: usize,
-  start: usize,
-  end: usize,
+  to: usize,
+  stop: usize,
   base: usize,
   olderEnd: usize,
   olderLength: u32,
   window: u32,
 ): i32 {
-  let rep1 = recent1;
-  let rep2 = recent2;
-  let rep3 = recent3;
-  let to = start;
-
-  let word = wordAt(below, bits);
-  let llState = top(word, llLog);
-  word <<= <u64>llLog;
-  let ofState = top(word, ofLog);
-  word <<= <u64>ofLog;
-  let mlState = top(word, mlLog);
-  bits -= llLog + ofLog + mlLog;
-  if (bits < 0) return BAD_SEQUENCES;
+  const first = to;
+  // bits that were taken, from the end on: first the mark and the zeros above it
+  const from = bitsEnd - 8;
+  const total = <u32>(bitsEnd - start) << 3;
+  let taken = clz<u32>(<u32>load<u8>(bitsEnd - 1)) - 23;
+  let bits = wordAfter(from, taken);
+  let ll: usize = top(bits, llLog) << 3;
+  bits <<= <u64>llLog;
+  let oc: usize = top(bits, ofLog) << 3;
+  bits <<= <u64>ofLog;
+  let ml: usize = top(bits, mlLog) << 3;
+  taken += llLog + ofLog + mlLog;
+  if (taken > total) return BAD_SEQUENCES;
 
   for (;;) {
-    const l = load<u64>(llState << 3, LL_TABLE);
-    const o = load<u64>(ofState << 3, OF_TABLE);
-    const m = load<u64>(mlState << 3, ML_TABLE);
-    // the sums of the bits for states, and for values
-    const sums = <u32>l + <u32>o + <u32>m;
-    const extra = <i32>((sums >> 8) & 0xff);
-
-    // a word has 56 bits: for an offset (31 at most), a match length (16), a literals length (16), and three states (26 together)
-    word = wordAt(below, bits);
-    let offset = <u32>(o >> 32) + top(word, o >> 8);
-    let matchLength = <u32>(m >> 32);
-    let literals = <u32>(l >> 32);
-    // short lengths have no bits
-    if (((<u32>l | <u32>m) & 0xff00) != 0) {
-      matchLength += top(word << (o >> 8), m >> 8);
-      literals += top(word << ((o >> 8) + (m >> 8)), l >> 8);
+    // 57 bits: an offset has 31 at most, and three states 26
+    bits = wordAfter(from, taken);
+    const offsetBits = <u32>load<u8>(oc, OF_TABLE + 1);
+    let offset = load<u32>(oc, OF_TABLE + 4) + top(bits, offsetBits);
+    let matchLength = load<u32>(ml, ML_TABLE + 4);
+    let literals = load<u32>(ll, LL_TABLE + 4);
+    taken += offsetBits;
+    bits <<= offsetBits;
+    // most lengths have no bits
+    const matchBits = <u32>load<u8>(ml, ML_TABLE + 1);
+    const literalBits = <u32>load<u8>(ll, LL_TABLE + 1);
+    if ((matchBits | literalBits) != 0) {
+      bits = wordAfter(from, taken);
+      matchLength += top(bits, matchBits);
+      literals += top(bits << matchBits, literalBits);
+      taken += matchBits + literalBits;
+      bits = wordAfter(from, taken);
     }
-    word <<= extra;
-    bits -= extra;
-    if (extra > 30) {
-      if (extra > 56) literals = <u32>(l >> 32) + top(wordAt(below, bits + <i32>((l >> 8) & 0xff)), l >> 8);
-      word = wordAt(below, bits);
-    }
-
-    if (<u32>(o >> 8) & 0xfe) {
-      rep3 = rep2;
-      rep2 = rep1;
-      rep1 = offset;
+    if (offsetBits > 1) {
+      store<u32>(OFFSETS, load<u32>(OFFSETS, 4), 8);
+      store<u32>(OFFSETS, load<u32>(OFFSETS), 4);
+      store<u32>(OFFSETS, offset);
     } else {
       // 1 to 3, and one more after no literals: the last offset, the one before, the third, the last less one
       const which = offset + (literals == 0 ? 1 : 0);
+      const newest = load<u32>(OFFSETS);
       if (which == 1) {
-        offset = rep1;
+        offset = newest;
       } else {
-        offset = which == 2 ? rep2 : which == 3 ? rep3 : rep1 - 1;
-        if (which != 2) rep3 = rep2;
-        rep2 = rep1;
-        rep1 = offset;
+        const older = load<u32>(OFFSETS, 4);
+        offset = which == 2 ? older : which == 3 ? load<u32>(OFFSETS, 8) : newest - 1;
+        if (which != 2) store<u32>(OFFSETS, older, 8);
+        store<u32>(OFFSETS, newest, 4);
+        store<u32>(OFFSETS, offset);
       }
     }
 
     const matchTo = to + literals;
     const matchEnd = matchTo + matchLength;
-    if (matchEnd > end) return TOO_LONG;
+    if (matchEnd > stop) return TOO_LONG;
     if (literals > <u32>(literalEnd - literal)) return BAD_SEQUENCES;
     v128.store(to, v128.load(literal));
     if (literals > 16) copyWide(literal + 16, to + 16, matchTo);
@@ -241,26 +232,20 @@ function carryOut(
     to = matchEnd;
 
     if (--count == 0) break;
-    if (bits < 0) return BAD_SEQUENCES;
-    llState = nextState(l, word);
-    word <<= l;
-    mlState = nextState(m, word);
-    word <<= m;
-    ofState = nextState(o, word);
-    bits -= sums & 0xff;
+    if (taken > total) return BAD_SEQUENCES;
+    const llBits = <u32>load<u8>(ll, LL_TABLE);
+    ll = load<u16>(ll, LL_TABLE + 2) + (top(bits, llBits) << 3);
+    bits <<= llBits;
+    const mlBits = <u32>load<u8>(ml, ML_TABLE);
+    ml = load<u16>(ml, ML_TABLE + 2) + (top(bits, mlBits) << 3);
+    bits <<= mlBits;
+    const ocBits = <u32>load<u8>(oc, OF_TABLE);
+    oc = load<u16>(oc, OF_TABLE + 2) + (top(bits, ocBits) << 3);
+    taken += llBits + mlBits + ocBits;
   }
-  if (bits != 0) return BAD_SEQUENCES;
-  recent1 = rep1;
-  recent2 = rep2;
-  recent3 = rep3;
+  if (taken != total) return BAD_SEQUENCES;
   const rest = <u32>(literalEnd - literal);
-  if (rest > <u32>(end - to)) return TOO_LONG;
+  if (rest > <u32>(stop - to)) return TOO_LONG;
   memory.copy(to, literal, rest);
-  return <i32>(to + rest - start);
-}
-
-/** What the entry of a state makes of the next bits. */
-// @ts-ignore: decorator
-@inline function nextState(entry: u64, word: u64): u32 {
-  return (<u32>(entry >> 16) & 0xffff) + top(word, entry);
+  return <i32>(to + rest - first);
 }

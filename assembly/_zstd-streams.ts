@@ -5,6 +5,7 @@
  * whose lowest bit was set when it was loaded: the zeros below that bit count the bits taken.
  */
 
+import { hasPairs, makePairs } from './_zstd-huffman';
 import { BAD_LITERALS, HUFFMAN_1, HUFFMAN_2 } from './_zstd-memory';
 
 /** Decodes one stream of `length` bytes to exactly `size` symbols, using up all its bits; false when it is damaged. */
@@ -18,12 +19,21 @@ export function readStream(from: usize, length: u32, to: usize, size: u32): bool
 /** Decodes what is left of a stream: the `bits` from `from` on, which give the symbols up to `end`. */
 function finishStream(from: usize, bits: i32, to: usize, end: usize): bool {
   const below = from - 7;
-  while (to + 10 <= end && bits >= 56) {
+  while (hasPairs && to + 10 <= end && bits >= 56) {
     let word = load<u64>(below + (bits >> 3)) << (8 - (bits & 7));
     for (let step = 0; step < 5; step++) {
       const entry = load<u32>((<u32>(word >> 53)) << 2, HUFFMAN_2);
       store<u16>(to, <u16>(entry >> 16));
       to += (entry >> 8) & 3;
+      word <<= entry;
+      bits -= entry & 0xff;
+    }
+  }
+  while (to + 5 <= end && bits >= 56) {
+    let word = load<u64>(below + (bits >> 3)) << (8 - (bits & 7));
+    for (let step = 0; step < 5; step++) {
+      const entry = load<u16>((<u32>(word >> 53)) << 1, HUFFMAN_1);
+      store<u8>(to++, <u8>(entry >> 8));
       word <<= entry;
       bits -= entry & 0xff;
     }
@@ -173,8 +183,9 @@ export function readFourStreams(from: usize, length: u32, to: usize, size: u32):
       } while (--turns != 0);
     }
   }
-  // pairs; also what the loop above has left
-  for (;;) {
+  if (length << 3 < size * PAIR_BITS) makePairs();
+  // pairs
+  while (hasPairs) {
     if (atA < startA || atB < startB || atC < startC || atD < startD) break;
     // in a turn each stream uses 7 bytes at most, and gives 10 symbols at most
     const input = least(least(atA - startA, atB - startB), least(atC - startC, atD - startD));
