@@ -135,8 +135,8 @@ export async function moveDisk(
     let batch: DataExtent[] = [];
     let batchLength = 0;
     let lastZero: StoredExtent | undefined;
-    for await (const extent of stored.extents()) {
-      for (const piece of pieces(extent)) {
+    for await (const extents of stored.extents()) {
+      for (const piece of cut(extents)) {
         totals.virtualSize = piece.offset + piece.length;
         if (piece.kind === 'zero') {
           lastZero = piece;
@@ -213,17 +213,19 @@ function makeHelpers(threads: Threads, count: number, { move, blocking }: Helper
   };
 }
 
-/** `extent` in pieces of at most a batch. */
-function* pieces(extent: StoredExtent): Generator<StoredExtent> {
-  // A compressed cluster is one piece.
-  if (extent.kind === 'zero' || extent.hostLength !== undefined) {
-    yield extent;
-    return;
-  }
-  const { kind, offset, length, hostOffset } = extent;
-  for (let at = 0; at < length; at += BATCH_LENGTH) {
-    const part = Math.min(BATCH_LENGTH, length - at);
-    yield { kind, offset: offset + at, length: part, hostOffset: hostOffset + at };
+/** `extents` in pieces of at most a batch. */
+function* cut(extents: readonly StoredExtent[]): Generator<StoredExtent> {
+  for (const extent of extents) {
+    const { kind, offset, length } = extent;
+    // A compressed cluster is one piece.
+    if (kind === 'zero' || extent.hostLength !== undefined || length <= BATCH_LENGTH) {
+      yield extent;
+      continue;
+    }
+    for (let at = 0; at < length; at += BATCH_LENGTH) {
+      const part = Math.min(BATCH_LENGTH, length - at);
+      yield { kind, offset: offset + at, length: part, hostOffset: extent.hostOffset + at };
+    }
   }
 }
 

@@ -34,8 +34,8 @@ export interface Stored {
   readonly isWhole: boolean;
   /** What threads must know of it to decode what is compressed, when anything is: the format's business. */
   readonly compression?: object | undefined;
-  /** As `extents` of the Source, from 0 to its size; data extents tell where they lie, and neighbours may be of one kind. */
-  extents(): AsyncIterable<StoredExtent>;
+  /** As `extents` of the Source, from 0 to its size, some at a time; data extents tell where they lie, and neighbours may be of one kind. */
+  extents(): AsyncIterable<readonly StoredExtent[]>;
 }
 
 export type StoredExtent =

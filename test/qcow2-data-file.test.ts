@@ -82,7 +82,7 @@ describeWith(['qemu-img', 'qemu-io'], 'external data files', () => {
     await using disk = await openImage(path);
     const content = await readAll(disk);
     const extents: StoredExtent[] = [];
-    for await (const extent of disk.stored?.extents() ?? []) extents.push(extent);
+    for await (const some of disk.stored?.extents() ?? []) extents.push(...some);
     const data = extents.filter((extent) => extent.kind === 'data');
     expect(data.length).toBeGreaterThan(0);
     const bytes = readFileSync(dataPath);

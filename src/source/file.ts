@@ -79,8 +79,12 @@ export async function fileSource(
 }
 
 /** `extents` of a file, which lie where they are. */
-async function* inPlace(extents: AsyncIterable<Extent>): AsyncGenerator<StoredExtent, void, void> {
+async function* inPlace(
+  extents: AsyncIterable<Extent>,
+): AsyncGenerator<readonly StoredExtent[], void, void> {
   for await (const { kind, offset, length } of extents) {
-    yield kind === 'zero' ? { kind, offset, length } : { kind, offset, length, hostOffset: offset };
+    yield [
+      kind === 'zero' ? { kind, offset, length } : { kind, offset, length, hostOffset: offset },
+    ];
   }
 }

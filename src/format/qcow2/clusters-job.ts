@@ -41,7 +41,8 @@ export interface Placed extends Moved {
 /** What was wrong with some of the clusters, by their place in the batch. */
 export type ClusterFailures = readonly (readonly [at: number, error: FlatError])[];
 
-export type Decode = (input: Uint8Array, output: Uint8Array) => Promise<void> | void;
+/** Fills `output`, a cluster, from the compressed bytes that `input` starts with, before it returns. @throws as a `ClusterDecoder`. */
+export type Decode = (input: Uint8Array, output: Uint8Array) => void;
 
 /** By their limits. */
 const zstd = new Map<string, Promise<Decode>>();
@@ -54,11 +55,7 @@ export async function decodeClusters(batch: ClusterBatch): Promise<JobResult> {
   let to = 0;
   for (const [at, [input, output]] of batch.lengths.entries()) {
     try {
-      const done = decode(
-        batch.input.subarray(from, from + input),
-        batch.output.subarray(to, to + output),
-      );
-      if (done !== undefined) await done;
+      decode(batch.input.subarray(from, from + input), batch.output.subarray(to, to + output));
     } catch (error) {
       failures.push([at, flattenError(error)]);
     }
@@ -92,8 +89,7 @@ export async function placeClusters(batch: PlacedBatch & Target): Promise<JobRes
     if (filled === 0) start = offset;
     try {
       const bytes = input.subarray(from, from + inputLength);
-      const done = decode(bytes, row.subarray(filled, filled + clusterSize));
-      if (done !== undefined) await done;
+      decode(bytes, row.subarray(filled, filled + clusterSize));
       filled += length;
     } catch (error) {
       failures.push([at, flattenError(error)]);

@@ -1,6 +1,6 @@
 /** The ranges of an image that has compressed clusters, moved by a thread from its file to another: read, decoded and written there. */
 
-import type { JobResult } from '../../types.ts';
+import type { JobResult, Moved } from '../../types.ts';
 import { SLICE, makeMover, type Move, type MoveRange } from '../../sink/mover-job.ts';
 import { decoderFor, type Compression, type Decode } from './clusters-job.ts';
 import { clusterError } from './decoder.ts';
@@ -23,9 +23,12 @@ let input: Buffer = Buffer.alloc(0);
 
 /** The job `move-clusters`. It throws what a `Mover` throws, and what decoding throws. */
 export async function moveClusters(task: ClusterMove): Promise<JobResult> {
-  const { name, ranges, compression } = task;
+  return { answer: moveAll(task, await decoderFor(task.compression)) };
+}
+
+function moveAll({ compression, ...task }: ClusterMove, decode: Decode): Moved {
+  const { name, ranges } = task;
   const { clusterSize, fileSize } = compression;
-  const decode = await decoderFor(compression);
   const mover = makeMover(task);
   const outputSize = Math.max(SLICE, clusterSize);
   // The bits of a compressed cluster's length end at twice its size.
@@ -43,12 +46,12 @@ export async function moveClusters(task: ClusterMove): Promise<JobResult> {
     for (const { start, end, pieces: group } of groupPieces(pieces, inputSize)) {
       const bytes = input.subarray(0, Math.min(end, fileSize) - start);
       mover.read(bytes, start);
-      for (const piece of group) await decodeOne(decode, piece, bytes, start, name, fileSize);
+      for (const piece of group) decodeOne(decode, piece, bytes, start, name, fileSize);
     }
     mover.write(output.subarray(0, length), range.offset);
     at += pieces.length;
   }
-  return { answer: mover.moved };
+  return mover.moved;
 }
 
 function rangeAt(ranges: readonly MoveRange[], at: number): MoveRange {
@@ -88,18 +91,17 @@ function neighbours(
 }
 
 /** Decodes a cluster, whose bytes lie in `bytes`, which start at `start` in the file. */
-async function decodeOne(
+function decodeOne(
   decode: Decode,
   { run, target }: Piece,
   bytes: Uint8Array,
   start: number,
   name: string,
   fileSize: number,
-): Promise<void> {
+): void {
   if (run.kind !== 'compressed') throw new TypeError('only compressed clusters are decoded');
   try {
-    const done = decode(bytes.subarray(run.hostOffset - start, hostEnd(run) - start), target);
-    if (done !== undefined) await done;
+    decode(bytes.subarray(run.hostOffset - start, hostEnd(run) - start), target);
   } catch (error) {
     throw clusterError(error, run, name, hostEnd(run) > fileSize);
   }
