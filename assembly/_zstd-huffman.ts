@@ -1,14 +1,15 @@
 /**
- * Huffman trees (RFC 8878, section 4.2.1). Two tables are kept, by the next 11 bits, however long the longest code is:
+ * Huffman trees (RFC 8878, section 4.2.1). The tables are, by the next 11 bits, however long the longest code is:
  *
- *     HUFFMAN_1  u16: bits 0-7 length of the code, 8-15 symbol
- *     HUFFMAN_2  u32: bits 0-7 length of one or two codes, 8-15 their number, 16-31 the symbols
+ *     CODE_LENGTHS, CODE_SYMBOLS  u8 each: the length of the code, and its symbol
+ *     HUFFMAN_2                   u32: bits 0-7 length of one or two codes, 8-15 their number, 16-31 the symbols
  */
 
 import { readTable, tableLog } from './_zstd-fse';
 import {
   BAD_TREE,
-  HUFFMAN_1,
+  CODE_LENGTHS,
+  CODE_SYMBOLS,
   HUFFMAN_2,
   RANKS,
   WEIGHTS,
@@ -108,7 +109,7 @@ function makeTables(count: u32): bool {
   const longest = load<u32>(RANKS, 4);
   if (longest < 2 || (longest & 1) != 0) return false;
 
-  // where the codes of each weight start, in entries of HUFFMAN_1
+  // where the codes of each weight start, in entries of the tables
   const wider = MAX_BITS - log;
   let start: u32 = 0;
   for (let weight: u32 = 1; weight <= log; weight++) {
@@ -124,34 +125,39 @@ function makeTables(count: u32): bool {
     const first = load<u32>(rank);
     const length = (<u32>1) << (weight - 1 + wider);
     store<u32>(rank, first + length);
-    const entry = (symbol << 8) | (log + 1 - weight);
-    let at = HUFFMAN_1 + (first << 1);
-    if (length >= 4) {
-      const four = <u64>entry * 0x0001000100010001;
-      for (const end = at + (length << 1); at < end; at += 8) store<u64>(at, four);
+    const bits = <u8>(log + 1 - weight);
+    if (length >= 8) {
+      const lengths = <u64>bits * 0x0101010101010101;
+      const symbols = <u64>symbol * 0x0101010101010101;
+      for (let at = first; at < first + length; at += 8) {
+        store<u64>(at, lengths, CODE_LENGTHS);
+        store<u64>(at, symbols, CODE_SYMBOLS);
+      }
     } else {
-      store<u16>(at, <u16>entry);
-      if (length == 2) store<u16>(at, <u16>entry, 2);
+      for (let at = first; at < first + length; at++) {
+        store<u8>(at, bits, CODE_LENGTHS);
+        store<u8>(at, <u8>symbol, CODE_SYMBOLS);
+      }
     }
   }
   hasPairs = false;
   return true;
 }
 
-/** Fills `HUFFMAN_2`, when that has not been done for this tree: it takes longer than `HUFFMAN_1`, and many trees do not need it. */
+/** Fills `HUFFMAN_2`, when that has not been done for this tree: it takes longer than the others, and many trees do not need it. */
 export function makePairs(): void {
   if (hasPairs) return;
   hasPairs = true;
   for (let at: u32 = 0; at < 2048; at++) {
-    const one = <u32>load<u16>(HUFFMAN_1 + (at << 1));
-    const bits = one & 0xff;
-    const two = <u32>load<u16>(HUFFMAN_1 + (((at << bits) & 2047) << 1));
-    const both = bits + (two & 0xff);
+    const bits = <u32>load<u8>(at, CODE_LENGTHS);
+    const symbol = <u32>load<u8>(at, CODE_SYMBOLS) << 16;
+    const next = (at << bits) & 2047;
+    const both = bits + load<u8>(next, CODE_LENGTHS);
     store<u32>(
       HUFFMAN_2 + (at << 2),
       both <= MAX_BITS
-        ? both | 0x200 | ((one >> 8) << 16) | ((two >> 8) << 24)
-        : bits | 0x100 | ((one >> 8) << 16),
+        ? both | 0x200 | symbol | (<u32>load<u8>(next, CODE_SYMBOLS) << 24)
+        : bits | 0x100 | symbol,
     );
   }
 }

@@ -49,11 +49,13 @@
 // @ts-ignore: decorator
 @inline export const RANKS: usize = WEIGHTS + 256 + SLACK;
 
-/** By the next 11 bits: one symbol (u16), and one or two (u32), see _zstd-huffman.ts. */
+/** By the next 11 bits: one symbol and the length of its code (u8), and one symbol or two (u32), see _zstd-huffman.ts. */
 // @ts-ignore: decorator
-@inline export const HUFFMAN_1: usize = RANKS + 64;
+@inline export const CODE_LENGTHS: usize = RANKS + 64;
 // @ts-ignore: decorator
-@inline export const HUFFMAN_2: usize = HUFFMAN_1 + 2048 * 2;
+@inline export const CODE_SYMBOLS: usize = CODE_LENGTHS + 2048;
+// @ts-ignore: decorator
+@inline export const HUFFMAN_2: usize = CODE_SYMBOLS + 2048;
 
 /** XXH64: four sums, then up to 32 bytes that are not in them yet. */
 // @ts-ignore: decorator

@@ -6,7 +6,7 @@
  */
 
 import { hasPairs, makePairs } from './_zstd-huffman';
-import { BAD_LITERALS, HUFFMAN_1, HUFFMAN_2 } from './_zstd-memory';
+import { BAD_LITERALS, CODE_LENGTHS, CODE_SYMBOLS, HUFFMAN_2 } from './_zstd-memory';
 
 /** Decodes one stream of `length` bytes to exactly `size` symbols, using up all its bits; false when it is damaged. */
 export function readStream(from: usize, length: u32, to: usize, size: u32): bool {
@@ -32,18 +32,19 @@ function finishStream(from: usize, bits: i32, to: usize, end: usize): bool {
   while (to + 5 <= end && bits >= 56) {
     let word = load<u64>(below + (bits >> 3)) << (8 - (bits & 7));
     for (let step = 0; step < 5; step++) {
-      const entry = load<u16>((<u32>(word >> 53)) << 1, HUFFMAN_1);
-      store<u8>(to++, <u8>(entry >> 8));
-      word <<= entry;
-      bits -= entry & 0xff;
+      const code = <u32>(word >> 53);
+      const length = load<u8>(code, CODE_LENGTHS);
+      store<u8>(to++, load<u8>(code, CODE_SYMBOLS));
+      word <<= length;
+      bits -= length;
     }
   }
   while (to < end) {
     if (bits < 0) return false;
     const word = load<u64>(below + (bits >> 3)) << (8 - (bits & 7));
-    const entry = load<u16>((<u32>(word >> 53)) << 1, HUFFMAN_1);
-    store<u8>(to++, <u8>(entry >> 8));
-    bits -= entry & 0xff;
+    const code = <u32>(word >> 53);
+    store<u8>(to++, load<u8>(code, CODE_SYMBOLS));
+    bits -= load<u8>(code, CODE_LENGTHS);
   }
   return bits == 0;
 }
@@ -104,66 +105,66 @@ export function readFourStreams(from: usize, length: u32, to: usize, size: u32):
       if (turns == 0) break;
       do {
         let a: u32, b: u32, c: u32, d: u32;
-      a = load<u16>((<u32>(wordA >> 53)) << 1, HUFFMAN_1);
-      wordA <<= a;
-      store<u8>(toA, <u8>(a >> 8));
-      b = load<u16>((<u32>(wordB >> 53)) << 1, HUFFMAN_1);
-      wordB <<= b;
-      store<u8>(toB, <u8>(b >> 8));
-      c = load<u16>((<u32>(wordC >> 53)) << 1, HUFFMAN_1);
-      wordC <<= c;
-      store<u8>(toC, <u8>(c >> 8));
-      d = load<u16>((<u32>(wordD >> 53)) << 1, HUFFMAN_1);
-      wordD <<= d;
-      store<u8>(toD, <u8>(d >> 8));
-      a = load<u16>((<u32>(wordA >> 53)) << 1, HUFFMAN_1);
-      wordA <<= a;
-      store<u8>(toA, <u8>(a >> 8), 1);
-      b = load<u16>((<u32>(wordB >> 53)) << 1, HUFFMAN_1);
-      wordB <<= b;
-      store<u8>(toB, <u8>(b >> 8), 1);
-      c = load<u16>((<u32>(wordC >> 53)) << 1, HUFFMAN_1);
-      wordC <<= c;
-      store<u8>(toC, <u8>(c >> 8), 1);
-      d = load<u16>((<u32>(wordD >> 53)) << 1, HUFFMAN_1);
-      wordD <<= d;
-      store<u8>(toD, <u8>(d >> 8), 1);
-      a = load<u16>((<u32>(wordA >> 53)) << 1, HUFFMAN_1);
-      wordA <<= a;
-      store<u8>(toA, <u8>(a >> 8), 2);
-      b = load<u16>((<u32>(wordB >> 53)) << 1, HUFFMAN_1);
-      wordB <<= b;
-      store<u8>(toB, <u8>(b >> 8), 2);
-      c = load<u16>((<u32>(wordC >> 53)) << 1, HUFFMAN_1);
-      wordC <<= c;
-      store<u8>(toC, <u8>(c >> 8), 2);
-      d = load<u16>((<u32>(wordD >> 53)) << 1, HUFFMAN_1);
-      wordD <<= d;
-      store<u8>(toD, <u8>(d >> 8), 2);
-      a = load<u16>((<u32>(wordA >> 53)) << 1, HUFFMAN_1);
-      wordA <<= a;
-      store<u8>(toA, <u8>(a >> 8), 3);
-      b = load<u16>((<u32>(wordB >> 53)) << 1, HUFFMAN_1);
-      wordB <<= b;
-      store<u8>(toB, <u8>(b >> 8), 3);
-      c = load<u16>((<u32>(wordC >> 53)) << 1, HUFFMAN_1);
-      wordC <<= c;
-      store<u8>(toC, <u8>(c >> 8), 3);
-      d = load<u16>((<u32>(wordD >> 53)) << 1, HUFFMAN_1);
-      wordD <<= d;
-      store<u8>(toD, <u8>(d >> 8), 3);
-      a = load<u16>((<u32>(wordA >> 53)) << 1, HUFFMAN_1);
-      wordA <<= a;
-      store<u8>(toA, <u8>(a >> 8), 4);
-      b = load<u16>((<u32>(wordB >> 53)) << 1, HUFFMAN_1);
-      wordB <<= b;
-      store<u8>(toB, <u8>(b >> 8), 4);
-      c = load<u16>((<u32>(wordC >> 53)) << 1, HUFFMAN_1);
-      wordC <<= c;
-      store<u8>(toC, <u8>(c >> 8), 4);
-      d = load<u16>((<u32>(wordD >> 53)) << 1, HUFFMAN_1);
-      wordD <<= d;
-      store<u8>(toD, <u8>(d >> 8), 4);
+      a = <u32>(wordA >> 53);
+      wordA <<= load<u8>(a, CODE_LENGTHS);
+      store<u8>(toA, load<u8>(a, CODE_SYMBOLS));
+      b = <u32>(wordB >> 53);
+      wordB <<= load<u8>(b, CODE_LENGTHS);
+      store<u8>(toB, load<u8>(b, CODE_SYMBOLS));
+      c = <u32>(wordC >> 53);
+      wordC <<= load<u8>(c, CODE_LENGTHS);
+      store<u8>(toC, load<u8>(c, CODE_SYMBOLS));
+      d = <u32>(wordD >> 53);
+      wordD <<= load<u8>(d, CODE_LENGTHS);
+      store<u8>(toD, load<u8>(d, CODE_SYMBOLS));
+      a = <u32>(wordA >> 53);
+      wordA <<= load<u8>(a, CODE_LENGTHS);
+      store<u8>(toA, load<u8>(a, CODE_SYMBOLS), 1);
+      b = <u32>(wordB >> 53);
+      wordB <<= load<u8>(b, CODE_LENGTHS);
+      store<u8>(toB, load<u8>(b, CODE_SYMBOLS), 1);
+      c = <u32>(wordC >> 53);
+      wordC <<= load<u8>(c, CODE_LENGTHS);
+      store<u8>(toC, load<u8>(c, CODE_SYMBOLS), 1);
+      d = <u32>(wordD >> 53);
+      wordD <<= load<u8>(d, CODE_LENGTHS);
+      store<u8>(toD, load<u8>(d, CODE_SYMBOLS), 1);
+      a = <u32>(wordA >> 53);
+      wordA <<= load<u8>(a, CODE_LENGTHS);
+      store<u8>(toA, load<u8>(a, CODE_SYMBOLS), 2);
+      b = <u32>(wordB >> 53);
+      wordB <<= load<u8>(b, CODE_LENGTHS);
+      store<u8>(toB, load<u8>(b, CODE_SYMBOLS), 2);
+      c = <u32>(wordC >> 53);
+      wordC <<= load<u8>(c, CODE_LENGTHS);
+      store<u8>(toC, load<u8>(c, CODE_SYMBOLS), 2);
+      d = <u32>(wordD >> 53);
+      wordD <<= load<u8>(d, CODE_LENGTHS);
+      store<u8>(toD, load<u8>(d, CODE_SYMBOLS), 2);
+      a = <u32>(wordA >> 53);
+      wordA <<= load<u8>(a, CODE_LENGTHS);
+      store<u8>(toA, load<u8>(a, CODE_SYMBOLS), 3);
+      b = <u32>(wordB >> 53);
+      wordB <<= load<u8>(b, CODE_LENGTHS);
+      store<u8>(toB, load<u8>(b, CODE_SYMBOLS), 3);
+      c = <u32>(wordC >> 53);
+      wordC <<= load<u8>(c, CODE_LENGTHS);
+      store<u8>(toC, load<u8>(c, CODE_SYMBOLS), 3);
+      d = <u32>(wordD >> 53);
+      wordD <<= load<u8>(d, CODE_LENGTHS);
+      store<u8>(toD, load<u8>(d, CODE_SYMBOLS), 3);
+      a = <u32>(wordA >> 53);
+      wordA <<= load<u8>(a, CODE_LENGTHS);
+      store<u8>(toA, load<u8>(a, CODE_SYMBOLS), 4);
+      b = <u32>(wordB >> 53);
+      wordB <<= load<u8>(b, CODE_LENGTHS);
+      store<u8>(toB, load<u8>(b, CODE_SYMBOLS), 4);
+      c = <u32>(wordC >> 53);
+      wordC <<= load<u8>(c, CODE_LENGTHS);
+      store<u8>(toC, load<u8>(c, CODE_SYMBOLS), 4);
+      d = <u32>(wordD >> 53);
+      wordD <<= load<u8>(d, CODE_LENGTHS);
+      store<u8>(toD, load<u8>(d, CODE_SYMBOLS), 4);
         toA += 5;
         toB += 5;
         toC += 5;
