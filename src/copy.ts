@@ -109,7 +109,7 @@ export async function sparsecopy(
   destination: string | Writable,
   options: CopyOptions = {},
 ): Promise<Report> {
-  const started = performance.now();
+  const started = process.hrtime.bigint();
   checkSizes(options);
   options.signal?.throwIfAborted();
   const limits = limitsOf(options.policy, options.limits);
@@ -130,7 +130,7 @@ async function copy(
   destination: string | Writable,
   options: CopyOptions,
   limits: Limits,
-  started: number,
+  started: bigint,
 ): Promise<Report> {
   const tempDir = options.tempDir ?? (await folderOf(destination));
   const { maxWrite, signal, blocking = false } = options;
@@ -200,7 +200,7 @@ async function copy(
       nonZeroDestination: sink.nonZeroDestination,
       parkedPeak: opened.parked.peak,
       spooled: opened.parked.spooled,
-      durationMs: Math.round(performance.now() - started),
+      durationMs: Math.round(Number(process.hrtime.bigint() - started) / 1e6),
     };
   } finally {
     await opened[Symbol.asyncDispose]();

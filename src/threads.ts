@@ -1,9 +1,13 @@
 /** Threads that work for whoever asks: started when they are first worth it, each asked one thing after the other. */
 
 import { existsSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
-import { Worker } from 'node:worker_threads';
+import type * as WorkerThreads from 'node:worker_threads';
 import { reviveError, type FlatError } from './errors.ts';
+
+/** For what is loaded when the first thread is started, which does not wait. */
+const require = createRequire(import.meta.url);
 
 /** Threads that several copies can share; dispose of it when none needs it any more. */
 export interface ThreadPool extends AsyncDisposable {
@@ -101,7 +105,7 @@ export function threadsOf(threads: number | ThreadPool | undefined): {
 
 /** A thread that was started. */
 interface Running {
-  readonly worker: Worker;
+  readonly worker: WorkerThreads.Worker;
   readonly asked: Map<number, (reply: Reply | { readonly lost: Error }) => void>;
   /** Questions without an answer. */
   load: number;
@@ -127,6 +131,7 @@ export function makeThreads(wanted?: number, always = false): Threads {
   }
 
   function startOne(): Running {
+    const { Worker } = require('node:worker_threads') as typeof WorkerThreads;
     const worker = new Worker(workerFile(), { name: 'sparsecopy' });
     const asked: Running['asked'] = new Map();
     const fail = (lost: Error): void => {
