@@ -90,7 +90,6 @@ export async function moveDisk(
   };
   const check = (): void => {
     signal?.throwIfAborted();
-    // What follows from it comes later.
     if (sink.errored !== null) throw sink.errored;
     if (failure !== undefined) throw failure.error;
   };
@@ -158,8 +157,10 @@ export async function moveDisk(
     sink.end(lastZero);
     await ended;
   } catch (error) {
-    sink.destroy(error as Error);
-    throw signal?.aborted === true ? signal.reason : markStep(error, 'source');
+    // What follows from the sink's own error is no news.
+    const first: unknown = sink.errored ?? error;
+    sink.destroy(first as Error);
+    throw signal?.aborted === true ? signal.reason : markStep(first, 'source');
   } finally {
     await settle();
     helpers.close();

@@ -140,6 +140,24 @@ describe('moving', () => {
     },
   );
 
+  test('a folder that is not there: ENOENT, of the destination', async () => {
+    const folder = tempDir();
+    const src = join(folder, 'src');
+    makeRaw(src);
+    writeFileSync(join(folder, 'little'), randomBytes(1000));
+    for (const source of [src, join(folder, 'little')]) {
+      const destination = join(folder, 'none', 'dst');
+      for (const blocking of [false, true]) {
+        const error = await rejection(sparsecopy(source, destination, { blocking }));
+        expect(error).toMatchObject({ code: 'ENOENT', path: join(folder, 'none') });
+      }
+      expect(shell(`$SC ${source} ${destination}`)).toMatchObject({
+        status: 3,
+        stderr: `sparsecopy: cannot open ${destination}: no such file or directory (ENOENT)\n`,
+      });
+    }
+  });
+
   test.runIf(process.getuid?.() === 0 && hasTool('mount'))(
     'a full file system: ENOSPC, nothing left',
     async () => {
