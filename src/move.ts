@@ -3,12 +3,12 @@
 import { finished } from 'node:stream/promises';
 import { makeRatioGuard } from './chunk/ratio.ts';
 import { markStep } from './errors.ts';
-import { askHere } from './jobs.ts';
+import { makeHelpers } from './helpers.ts';
 import type { Limits } from './limits.ts';
 import type { Opened } from './open.ts';
 import type { MovingSink } from './sink/sparse-file.ts';
 import { makeSlices } from './sink/slices.ts';
-import type { Ask, JobName, Lane, Threads } from './threads.ts';
+import type { Ask, JobName, Threads } from './threads.ts';
 import type { Bypass, Moved, Stored, StoredExtent } from './types.ts';
 
 /** Threads are given work from so much data on. */
@@ -23,9 +23,6 @@ const LEAST_SLICED = 256 * 1024;
 
 /** Threads that copy without decoding: writes to one file exclude each other, so the second one reads while the first one writes. */
 const MOVERS = 2;
-
-/** Batches that a thread has: one that it moves, and one more, so that it need not wait. */
-const DEPTH = 2;
 
 /** Any source has its data extents at multiples of it: a block of this size or a divisor never spans two of them. */
 const LEAST_ALIGNMENT = 512;
@@ -107,8 +104,10 @@ export async function moveDisk(
   });
   const moveRanges = makeMoveRanges(sink, totals, blockSize, onData);
   const job = compression === undefined ? 'move' : 'move-clusters';
-  const helpers = makeHelpers(threads, countHelpers(stored, threads, blocking), {
-    async move(ask, batch): Promise<void> {
+  const helpers = makeHelpers<readonly DataExtent[]>(threads, {
+    count: countHelpers(stored, threads, blocking),
+    blocking,
+    async work(ask, batch): Promise<void> {
       try {
         const moved = await moveRanges(ask, job, { name, from, ranges: batch, compression }, batch);
         opened.count(moved.bytesRead);
@@ -116,12 +115,11 @@ export async function moveDisk(
         onError(error);
       }
     },
-    blocking,
   });
   const mayHelp = areWorth(opened);
   const start = async (batch: readonly DataExtent[], length: number): Promise<void> => {
     const isSliced = compression === undefined && length >= batch.length * LEAST_SLICED;
-    if (mayHelp && !isSliced) await helpers.move(batch);
+    if (mayHelp && !isSliced) await helpers.give(batch);
     else for (const range of batch) await slices.move(range);
     check();
   };
@@ -166,52 +164,6 @@ export async function moveDisk(
     helpers.close();
     await closed;
   }
-}
-
-/** Threads, and maybe this one, that are given batches to move. */
-interface Helpers {
-  /** Resolves when there may be another. */
-  move(batch: readonly DataExtent[]): Promise<void>;
-  /** Resolves when nothing is under way. */
-  settle(): Promise<void>;
-  /** Takes note that there is no more. */
-  close(): void;
-}
-
-interface HelpersRules {
-  /** Has `ask` move `batch`; does not reject. */
-  readonly move: (ask: Ask, batch: readonly DataExtent[]) => Promise<void>;
-  /** Whether this thread moves what no other has room for. */
-  readonly blocking: boolean;
-}
-
-/** `count` threads, which start with the first batch. */
-function makeHelpers(threads: Threads, count: number, { move, blocking }: HelpersRules): Helpers {
-  const helpers: { readonly lane: Lane; readonly flying: Set<Promise<void>> }[] = [];
-  return {
-    async move(batch): Promise<void> {
-      while (helpers.length < count) helpers.push({ lane: threads.lane(), flying: new Set() });
-      const free = helpers.find(({ flying }) => flying.size < DEPTH);
-      if (free !== undefined) {
-        const { lane, flying } = free;
-        const flight: Promise<void> = move(lane.ask, batch).finally(() => flying.delete(flight));
-        flying.add(flight);
-      } else if (blocking) {
-        await move(askHere, batch);
-        // Answers, signals and timers have their turn.
-        await new Promise((resolve) => setImmediate(resolve));
-      }
-      if (!blocking && helpers.every(({ flying }) => flying.size === DEPTH)) {
-        await Promise.race(helpers.flatMap(({ flying }) => [...flying]));
-      }
-    },
-    async settle(): Promise<void> {
-      await Promise.all(helpers.flatMap(({ flying }) => [...flying]));
-    },
-    close(): void {
-      for (const { lane } of helpers) lane.close();
-    },
-  };
 }
 
 /** `extents` in pieces of at most a batch. */

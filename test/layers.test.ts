@@ -24,6 +24,7 @@ const parts: readonly (readonly string[])[] = [
   ['context'],
   ['open'],
   ['jobs'],
+  ['helpers'],
   ['move'],
   ['copy', 'inspect', 'stages', 'check', 'compare'],
   ['cli', 'index', 'thread'],
