@@ -11,7 +11,7 @@ import { makeSlices } from './sink/slices.ts';
 import type { Ask, JobName, Threads } from './threads.ts';
 import type { Bypass, Moved, Stored, StoredExtent } from './types.ts';
 
-/** Threads are given work from so much data on. */
+/** From so much data on a disk is moved: less is copied before threads have started. */
 const WORTH = 64 * 1024 * 1024;
 
 /** What is moved at a time: much against what asking it costs, little against what a cancelled copy may still do. */
@@ -37,15 +37,21 @@ export interface MoveTotals {
 
 type DataExtent = StoredExtent & { readonly kind: 'data' };
 
-/** Where the disk's bytes lie, if moving them is possible, and worth the threads where these must decode them. */
+/** Where the disk's bytes lie, if moving them is possible and worth it; what is compressed only threads can move. */
 export function worthMoving(opened: Opened, blockSize: number): Stored | undefined {
   const { stored } = opened.disk ?? {};
-  const isWorth = stored?.compression === undefined || areWorth(opened);
+  const isLarge = stored?.compression === undefined && sizeOf(opened) >= WORTH;
+  const isWorth = isLarge || areWorth(opened);
   return isWorth && LEAST_ALIGNMENT % blockSize === 0 ? stored : undefined;
 }
 
-function areWorth({ threads, details }: Opened): boolean {
-  return threads.areWorth(details?.allocatedSize ?? 0, WORTH);
+/** Whether threads can help. */
+function areWorth(opened: Opened): boolean {
+  return opened.threads.areWorth(sizeOf(opened), WORTH);
+}
+
+function sizeOf({ details }: Opened): number {
+  return details?.allocatedSize ?? 0;
 }
 
 export interface MoveOptions {
