@@ -18,7 +18,10 @@ const WORTH = 64 * 1024 * 1024;
 const BATCH_LENGTH = 16 * 1024 * 1024;
 const BATCH_RANGES = 512;
 
-/** Shorter ranges than this (on average of a batch) are moved by threads: to each read belongs a turn from thread to thread, which a thread saves. */
+/**
+ * Shorter ranges than this (on average of a batch) are moved by threads, when there are enough of them to be worth their start: to each read
+ * belongs a turn from thread to thread, which a thread saves.
+ */
 const LEAST_SLICED = 256 * 1024;
 
 /** Threads that copy without decoding: writes to one file exclude each other, so the second one reads while the first one writes. */
@@ -122,10 +125,13 @@ export async function moveDisk(
       }
     },
   });
-  const mayHelp = areWorth(opened);
+  /** Of the data so far, what threads are better at. */
+  let forThreads = compression === undefined ? 0 : sizeOf(opened);
   const start = async (batch: readonly DataExtent[], length: number): Promise<void> => {
-    const isSliced = compression === undefined && length >= batch.length * LEAST_SLICED;
-    if (mayHelp && !isSliced) await helpers.give(batch);
+    const isShort = length < batch.length * LEAST_SLICED;
+    if (isShort) forThreads += length;
+    const isForThreads = compression !== undefined || isShort;
+    if (isForThreads && threads.areWorth(forThreads, WORTH)) await helpers.give(batch);
     else for (const range of batch) await slices.move(range);
     check();
   };
