@@ -41,20 +41,15 @@ export interface MoveTotals {
 type DataExtent = StoredExtent & { readonly kind: 'data' };
 
 /** Where the disk's bytes lie, if moving them is possible and worth it; what is compressed only threads can move. */
-export function worthMoving(opened: Opened, blockSize: number): Stored | undefined {
-  const { stored } = opened.disk ?? {};
-  const isLarge = stored?.compression === undefined && sizeOf(opened) >= WORTH;
-  const isWorth = isLarge || areWorth(opened);
+export function worthMoving(
+  { disk, details, threads }: Opened,
+  blockSize: number,
+): Stored | undefined {
+  const stored = disk?.stored;
+  const size = details?.allocatedSize ?? 0;
+  const isLarge = stored?.compression === undefined && size >= WORTH;
+  const isWorth = isLarge || threads.areWorth(size, WORTH);
   return isWorth && LEAST_ALIGNMENT % blockSize === 0 ? stored : undefined;
-}
-
-/** Whether threads can help. */
-function areWorth(opened: Opened): boolean {
-  return opened.threads.areWorth(sizeOf(opened), WORTH);
-}
-
-function sizeOf({ details }: Opened): number {
-  return details?.allocatedSize ?? 0;
 }
 
 export interface MoveOptions {
@@ -125,13 +120,13 @@ export async function moveDisk(
       }
     },
   });
-  /** Of the data so far, what threads are better at. */
-  let forThreads = compression === undefined ? 0 : sizeOf(opened);
+  /** Of the data so far, what lies in short ranges. */
+  let shortLength = 0;
   const start = async (batch: readonly DataExtent[], length: number): Promise<void> => {
     const isShort = length < batch.length * LEAST_SLICED;
-    if (isShort) forThreads += length;
-    const isForThreads = compression !== undefined || isShort;
-    if (isForThreads && threads.areWorth(forThreads, WORTH)) await helpers.give(batch);
+    if (isShort) shortLength += length;
+    const isWorth = isShort && threads.areWorth(shortLength, WORTH);
+    if (compression !== undefined || isWorth) await helpers.give(batch);
     else for (const range of batch) await slices.move(range);
     check();
   };

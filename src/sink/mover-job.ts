@@ -35,11 +35,8 @@ export interface Move extends Target {
   readonly ranges: readonly MoveRange[];
 }
 
-/**
- * What is read, looked at and written before the next is: little enough to stay in the processor's cache. Writes of a quarter
- * MiB and more are now and then a third as fast as smaller ones: the system looks for large pages for them.
- */
-export const SLICE: number = 128 * 1024;
+/** What is read, looked at and written before the next is: little enough to stay in the processor's cache. */
+export const SLICE: number = 512 * 1024;
 
 let slice: Buffer | undefined;
 
