@@ -71,10 +71,13 @@ export function makePlacer({ to, seek, grain, blockSize }: Target): Placer {
   return {
     moved,
     write(bytes, offset): void {
-      moved.diskSize += findRuns(bytes, grain, blockSize, (start, end) => {
-        const run = bytes.subarray(start, end);
-        inStepNow('write', () => writeFullyNow(to, run, seek + offset + start));
-        moved.bytesWritten += run.length;
+      const { runs, diskSize } = findRuns(bytes, grain, blockSize);
+      moved.diskSize += diskSize;
+      inStepNow('write', () => {
+        for (const { from, to: end } of runs) {
+          writeFullyNow(to, bytes.subarray(from, end), seek + offset + from);
+          moved.bytesWritten += end - from;
+        }
       });
     },
   };

@@ -139,8 +139,7 @@ export function sparseFile(path: string, options: SparseFileOptions = {}): Movin
       blockSize: number,
       release: () => void,
     ): Promise<number> {
-      const runs: { readonly from: number; readonly to: number }[] = [];
-      const diskSize = findRuns(bytes, GRAIN, blockSize, (from, to) => runs.push({ from, to }));
+      const { runs, diskSize } = findRuns(bytes, GRAIN, blockSize);
       end = Math.max(end, offset + bytes.length);
       let left = runs.length;
       const releaseOne = (): void => {
@@ -155,9 +154,11 @@ export function sparseFile(path: string, options: SparseFileOptions = {}): Movin
     placeNow(bytes: Uint8Array, offset: number, blockSize: number): number {
       const writing = writerNow();
       end = Math.max(end, offset + bytes.length);
-      return findRuns(bytes, GRAIN, blockSize, (from, to) => {
+      const { runs, diskSize } = findRuns(bytes, GRAIN, blockSize);
+      for (const { from, to } of runs) {
         writing.writeNow(bytes.subarray(from, to), seek + offset + from);
-      });
+      }
+      return diskSize;
     },
     async move<Answer extends Moved>(
       ask: Ask,
