@@ -80,7 +80,7 @@ export function decodeBlock(type: u32, size: u32): i32 {
   if (type == 1) {
     memory.fill(position, load<u8>(INPUT), size);
   } else if (type == 2) {
-    const result = decodeCompressed(size);
+    const result = decodeCompressed(INPUT, size);
     if (result < 0) return result;
     length = result;
   }
@@ -104,12 +104,12 @@ function repeatZeros(size: u32): i32 {
   return size > 0 ? size | ZERO : 0;
 }
 
-function decodeCompressed(size: u32): i32 {
-  const used = readLiterals(INPUT, size, blockMaximum);
+function decodeCompressed(from: usize, size: u32): i32 {
+  const used = readLiterals(from, size, blockMaximum);
   if (used < 0) return used;
   return runSequences(
-    INPUT + used,
-    INPUT + size,
+    from + used,
+    from + size,
     literalsAt,
     literalsAt + literalsLength,
     position,
@@ -119,6 +119,75 @@ function decodeCompressed(size: u32): i32 {
     olderLength,
     window,
   );
+}
+
+/** Where `decodeFrame` puts what it decodes. */
+export function frameArea(): usize {
+  return WINDOW;
+}
+
+/**
+ * Decodes a frame that `length` bytes at the input area start with, at most 128 KiB, and that is `wanted` bytes, at most a MiB, with a
+ * window of at most `most`. False when it is not, or when anything in it is wrong: then a block at a time shows what.
+ */
+export function decodeFrame(length: u32, wanted: u32, most: u32): bool {
+  let at = frameHeader(length, wanted, most);
+  if (at == 0) return false;
+  const end = INPUT + length;
+  for (let isLast = false; !isLast;) {
+    if (at + 3 > end) return false;
+    const header = load<u32>(at);
+    at += 3;
+    isLast = (header & 1) != 0;
+    const type = (header >> 1) & 3;
+    let size = (header & 0xffffff) >> 3;
+    const stored = type == 1 ? 1 : size;
+    if (type == 3 || size > blockMaximum || at + stored > end) return false;
+    if (type == 2) {
+      if (size < 2) return false;
+      const result = decodeCompressed(at, size);
+      if (result < 0) return false;
+      size = result;
+    } else if (type == 1) {
+      memory.fill(position, load<u8>(at), size);
+    } else {
+      memory.copy(position, at, size);
+    }
+    if (hasChecksum) hashData(position, size);
+    position += size;
+    if (position - WINDOW > wanted) return false;
+    at += stored;
+  }
+  if (position - WINDOW != wanted) return false;
+  return !hasChecksum || (at + 4 <= end && load<u32>(at) == hashEnd());
+}
+
+/** Starts the frame whose header (section 3.1.1.1) is at the input area. Gives where its blocks start, or 0. */
+function frameHeader(length: u32, wanted: u32, most: u32): usize {
+  if (length < 5 || load<u32>(INPUT) != 0xfd2fb528) return 0;
+  // content size flag (7-6), single segment (5), unused (4), reserved (3), checksum (2), dictionary id flag (1-0)
+  const descriptor = <u32>load<u8>(INPUT, 4);
+  if ((descriptor & 0x0b) != 0) return 0;
+  const isSingle = (descriptor & 0x20) != 0;
+  let at = INPUT + 5;
+  let size: u64 = wanted;
+  if (!isSingle) {
+    // exponent (7-3), mantissa (2-0)
+    const mantissa = <u64>(load<u8>(at) & 7);
+    size = (8 + mantissa) << (7 + <u64>(load<u8>(at) >> 3));
+    at++;
+  }
+  const flag = descriptor >> 6;
+  const sizeLength: u32 = flag == 0 ? (isSingle ? 1 : 0) : 1 << flag;
+  let content = load<u64>(at);
+  if (sizeLength < 8) content &= ((<u64>1) << (sizeLength << 3)) - 1;
+  if (sizeLength == 2) content += 256;
+  if ((sizeLength > 0 && content != wanted) || size > most) return 0;
+  at += sizeLength;
+  if (at > INPUT + length) return 0;
+  const window = sizeLength > 0 && wanted < size ? wanted : <u32>size;
+  const blockMost = size < MAX_BLOCK ? <u32>size : MAX_BLOCK;
+  return startFrame(window, blockMost, (descriptor & 4) != 0) ? at : 0;
 }
 
 /** The content checksum of the frame (section 3.1.1), when it has one. */

@@ -541,11 +541,28 @@ describeWith(['zstd'], 'clusters', () => {
     Buffer.alloc(20_000, text),
   ]);
 
-  /** What `input` decodes to, in a buffer of `length` that held something else before. */
+  /**
+   * What `input` decodes to, in a buffer of `length` that held something else before: a decoder goes through its first frame block by block, and
+   * tries to take those after it whole.
+   */
   async function decodeCluster(input: Uint8Array, length: number): Promise<Buffer> {
-    const output = Buffer.alloc(length, 0xaa);
-    (await makeZstdClusterDecoder())(input, output);
-    return output;
+    const decoder = await makeZstdClusterDecoder();
+    const [inBlocks, whole] = [Buffer.alloc(length, 0xaa), Buffer.alloc(length, 0xaa)];
+    const errors = [inBlocks, whole].map((output) => errorOf(() => decoder(input, output)));
+    expect(errors[1]).toEqual(errors[0]);
+    if (errors[0] !== undefined) throw errors[0];
+    expect(whole.equals(inBlocks)).toBe(true);
+    return whole;
+  }
+
+  function errorOf(action: () => void): Error | undefined {
+    try {
+      action();
+    } catch (error) {
+      if (error instanceof Error) return error;
+      throw error;
+    }
+    return undefined;
   }
 
   async function clusterFault(input: Uint8Array, length: number): Promise<SparsecopyError> {
@@ -601,6 +618,39 @@ describeWith(['zstd'], 'clusters', () => {
       decoder(packed, output);
       expect(output.equals(content)).toBe(true);
     }
+  });
+
+  test.each<[string, boolean, () => Buffer]>([
+    ['with its size and a checksum', true, () => packFile(cluster)],
+    ['with its size only', true, () => packFile(cluster, '--no-check', '-19')],
+    ['with a checksum only', true, () => pack(cluster)],
+    ['with neither', true, () => pack(cluster, '--no-check')],
+    ['and something after it', true, () => Buffer.concat([pack(cluster), noise(300)])],
+    [
+      'of a repeated byte',
+      true,
+      () => frame(0xa0, [0, 0, 1, 0], block(Buffer.of(7), true, 1, 65_536)),
+    ],
+    ['of bytes as they are', true, () => frame(0, [WINDOW_1M], block(noise(65_536), true))],
+    ['of another size', false, () => packFile(cluster.subarray(1))],
+    ['of another size that it does not say', false, () => pack(cluster.subarray(1))],
+    ['after one that is skipped', false, () => Buffer.concat([skippable(noise(5)), pack(cluster)])],
+    ['that is cut', false, () => pack(cluster).subarray(0, -1)],
+    ['that does not match its checksum', false, () => withByte(pack(cluster), 2000, 0x42)],
+    ['with a dictionary', false, () => frame(1, [WINDOW_1M, 7], block(noise(65_536), true))],
+    ['with the reserved bit', false, () => frame(8, [WINDOW_1M], block(noise(65_536), true))],
+    ['with a window of 4 MiB', false, () => frame(0, [12 << 3], block(noise(65_536), true))],
+    ['with a window of 2 TiB', false, () => frame(0, [31 << 3], block(noise(65_536), true))],
+    ['that is longer than its area', false, () => Buffer.concat([pack(cluster), noise(131_072)])],
+  ])('a frame %s is taken whole: %s', (_, isWhole, makeInput) => {
+    const input = makeInput();
+    const decoder = makeZstdDecoder();
+    const output = Buffer.alloc(65_536);
+    const most = 2 ** 21;
+    expect(decoder.decodeWhole(input, output, most), 'before its memory is there').toBe(false);
+    const place = { offset: 0 };
+    decoder.start(parseFrameHeader(pack(cluster), place, defaultLimits), place);
+    expect(decoder.decodeWhole(input, output, most)).toBe(isWhole);
   });
 
   test('cut at any byte: TRUNCATED', async () => {

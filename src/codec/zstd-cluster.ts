@@ -10,6 +10,7 @@ import {
   frameError,
   frameHeaderLength,
   frameKind,
+  largestWindow,
   lengthAfterBlock,
   parseBlockHeader,
   parseFrameHeader,
@@ -32,7 +33,9 @@ export async function makeZstdClusterDecoder(
   limits: FrameLimits = defaultLimits,
 ): Promise<ZstdClusterDecoder> {
   const decoder = makeZstdDecoder();
+  const window = largestWindow(limits);
   return (input, output) => {
+    if (decoder.decodeWhole(input, output, window)) return;
     let at = 0;
     for (let filled = 0; filled < output.length;) {
       const place = { offset: at };

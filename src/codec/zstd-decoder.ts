@@ -15,6 +15,8 @@ interface Exports {
   startFrame(window: number, blockMaximum: number, hasChecksum: boolean): number;
   decodeBlock(type: number, size: number): number;
   checksum(): number;
+  frameArea(): number;
+  decodeFrame(length: number, wanted: number, most: number): number;
 }
 
 /** Set in the length that `decodeBlock` gives when all of it is zero. */
@@ -59,6 +61,11 @@ export interface ZstdDecoder {
   take(): Run[];
   /** Takes what is pending into `output` at `at`, where it must fit. */
   takeInto(output: Uint8Array, at: number): void;
+  /**
+   * Fills `output` from the one frame that `input` starts with, without a look at its parts from here. False, with nothing changed, when it is
+   * not that simple, which may be for something wrong: start it then. `window` is the largest that is allowed.
+   */
+  decodeWhole(input: Uint8Array, output: Uint8Array, window: number): boolean;
 }
 
 /** A piece of what is pending: zeros, or bytes in the memory of the WebAssembly. */
@@ -72,6 +79,7 @@ interface Piece {
 export function makeZstdDecoder(allocate: (length: number) => Buffer = freshBytes): ZstdDecoder {
   const wasm = instantiate<Exports>(binary);
   const input = wasm.inputArea();
+  const frameArea = wasm.frameArea();
   let memory = Buffer.from(wasm.memory.buffer);
   let pieces: Piece[] = [];
   let pending = 0;
@@ -142,6 +150,17 @@ export function makeZstdDecoder(allocate: (length: number) => Buffer = freshByte
       }
       pieces = [];
       pending = 0;
+    },
+    decodeWhole(packed, output, window): boolean {
+      const { length } = output;
+      // The memory is as small as can be until the first frame has been started.
+      const hasRoom = packed.length <= MAX_BLOCK && length <= KEPT && memory.length >= frameArea;
+      if (!hasRoom) return false;
+      memory.set(packed, input);
+      const isDone = wasm.decodeFrame(packed.length, length, window) !== 0;
+      if (memory.buffer !== wasm.memory.buffer) memory = Buffer.from(wasm.memory.buffer);
+      if (isDone) memory.copy(output, 0, frameArea, frameArea + length);
+      return isDone;
     },
   };
 }

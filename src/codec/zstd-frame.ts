@@ -66,6 +66,11 @@ export interface FrameLimits {
   readonly virtualSize: number;
 }
 
+/** The largest window that a frame may have, in bytes. */
+export function largestWindow({ decoderWindow }: FrameLimits): number {
+  return Math.min(decoderWindow, MAX_WINDOW);
+}
+
 /** The kind of frame that `bytes` start with, told from at most four bytes: `cut` when they may become either. */
 export function frameKind(bytes: Uint8Array): 'data' | 'skippable' | 'cut' | 'other' {
   if (bytes.length >= 4) {
@@ -132,7 +137,7 @@ export function parseFrameHeader(
   at += dictionaryLength;
   const contentSize = parseContentSize(view, at, length - at);
   if (isSingleSegment) window = contentSize ?? 0;
-  const most = Math.min(limits.decoderWindow, MAX_WINDOW);
+  const most = largestWindow(limits);
   if (window > most) {
     throw new SparsecopyError(
       'LIMIT',
