@@ -95,8 +95,8 @@ export interface CodecContext {
   readonly untrusted?: boolean;
   /** Who may help. */
   readonly threads?: Threads | undefined;
-  /** Memory for the bytes of one run; by default each has memory of its own. */
-  readonly allocate?: ((length: number) => Buffer) | undefined;
+  /** The bytes of a run are needed only until the next one is asked for: they may lie in the decoder's memory. */
+  readonly lent?: boolean;
 }
 
 /** A compression: forward only, it cannot seek. */

@@ -9,7 +9,6 @@ import { checkMaker } from '../src/codec/xz-check.ts';
 import { makeLzma2Decoder, parseChunk } from '../src/codec/xz-decoder.ts';
 import { parseBlockHeader } from '../src/codec/xz-header.ts';
 import { makeReader } from '../src/codec/reader.ts';
-import { freshBytes } from '../src/bytes.ts';
 import { SparsecopyError } from '../src/errors.ts';
 import type { Run } from '../src/types.ts';
 import { inPieces, noise, rejection } from './helpers.ts';
@@ -264,9 +263,7 @@ describeWith(['xz'], 'a block by itself', () => {
       streamHeader: packed.subarray(0, HEADER),
       header: packed.subarray(HEADER, HEADER + size),
     };
-    return bytesOfRuns(
-      decodeXzBlock({ ...headers, place }, inPieces(block, block.length || 1), freshBytes),
-    );
+    return bytesOfRuns(decodeXzBlock({ ...headers, place }, inPieces(block, block.length || 1)));
   }
 
   test('is decoded', async () => {

@@ -41,57 +41,13 @@ export async function decodeStream(question: DecodeQuestion): Promise<JobResult>
   }
 }
 
-function decoderOf(
-  settings: DecoderSettings,
-  bytes: ByteStream,
-  allocate: (length: number) => Buffer,
-): AsyncIterable<Run> {
-  if ('xzBlock' in settings) return decodeXzBlock(settings.xzBlock, bytes, allocate);
+/** The bytes of its runs are lent until the next one is asked for. */
+function decoderOf(settings: DecoderSettings, bytes: ByteStream): AsyncIterable<Run> {
+  if ('xzBlock' in settings) return decodeXzBlock(settings.xzBlock, bytes);
   const { codec: name, ...context } = settings;
   const codec = codecs.find((candidate) => candidate.name === name);
   if (codec === undefined) throw new TypeError(`there is no codec ${name}`);
-  return codec.decode(bytes, { ...context, allocate });
-}
-
-/** Memory for the runs of a decoder, one behind the other, until they have been copied to an answer. */
-interface Slab {
-  readonly bytes: Buffer;
-  /** How much of it has been given out, and how many runs lie in it. */
-  used: number;
-  users: number;
-}
-
-/** How many a thread keeps: what a block of lz4 decodes to, and one that is being filled. */
-const MOST_SLABS = 5;
-
-const slabs: Slab[] = [];
-let slab: Slab = { bytes: Buffer.alloc(0), used: 0, users: 0 };
-
-/** Memory that is used again: fresh memory costs more than copying. */
-function allocate(length: number): Buffer {
-  if (length > ENOUGH) return freshBytes(length);
-  if (slab.users === 0) slab.used = 0;
-  if (slab.used + length > slab.bytes.length) {
-    slab = slabs.find(({ users }) => users === 0) ?? makeSlab();
-    slab.used = 0;
-  }
-  slab.users++;
-  slab.used += length;
-  return slab.bytes.subarray(slab.used - length, slab.used);
-}
-
-function makeSlab(): Slab {
-  const made: Slab = { bytes: freshBytes(ENOUGH), used: 0, users: 0 };
-  slabs.push(made);
-  // The oldest may belong to a stream that nobody wanted to its end.
-  if (slabs.length > MOST_SLABS) slabs.shift();
-  return made;
-}
-
-/** Takes note that a run has been copied from `bytes`. */
-function noteCopied({ buffer }: Uint8Array): void {
-  const from = slabs.find(({ bytes }) => bytes.buffer === buffer);
-  if (from !== undefined) from.users--;
+  return codec.decode(bytes, { ...context, lent: true });
 }
 
 function makeStream(settings: DecoderSettings): Stream {
@@ -119,10 +75,10 @@ function makeStream(settings: DecoderSettings): Stream {
     }
   }
 
-  const runs = decoderOf(settings, input(), allocate)[Symbol.asyncIterator]();
+  const runs = decoderOf(settings, input())[Symbol.asyncIterator]();
   /** The run that was asked for when the decoder began to wait. */
   let pending: Promise<IteratorResult<Run>> | undefined;
-  /** What had no room in the last answer. */
+  /** What had no room in the last answer: lent, so no other run is asked for before it has gone. */
   let rest: Uint8Array | undefined;
 
   /** The next run; `undefined` when the decoder waits for more input. */
@@ -175,7 +131,6 @@ function makeStream(settings: DecoderSettings): Stream {
         filled += part.length;
         found.push({ kind: 'data', bytes: target.subarray(start, filled) });
         rest = part.length < run.bytes.length ? run.bytes.subarray(part.length) : undefined;
-        if (rest === undefined) noteCopied(run.bytes);
       }
       const transfer = target.buffer instanceof ArrayBuffer ? [target.buffer] : [];
       return { answer: { runs: found, taken, isDone }, transfer };

@@ -39,7 +39,7 @@ export interface Lz4BlockDecoder {
   store(): void;
   /** Bytes that the last block holds. */
   readonly length: number;
-  /** The content of the last block. Its bytes belong to the caller. Adds it to the checksum, so it is called once a block. */
+  /** The content of the last block. Its bytes belong to the caller, or are `lent` until the next block. Adds it to the checksum, so it is called once a block. */
   runs(): Run[];
   /** XXH32 of the content that `runs` gave since `begin`. */
   contentChecksum(): number;
@@ -60,10 +60,8 @@ const PART = 65_536;
 /** The longest run of data: so long that the rest of the work goes by chunks of this. */
 const LONGEST_RUN = 1024 * 1024;
 
-/** A new decoder. Its memory grows with the rules: 0.3 MiB for blocks of 64 KiB (linked: 1.3), 16 MiB for those of 8 MiB. */
-export function makeBlockDecoder(
-  allocate: (length: number) => Buffer = freshBytes,
-): Lz4BlockDecoder {
+/** A new decoder, whose runs are copies, or `lent`. Its memory grows with the rules: 0.3 MiB for blocks of 64 KiB (linked: 1.3), 16 MiB for those of 8 MiB. */
+export function makeBlockDecoder(lent = false): Lz4BlockDecoder {
   const module = makeLz4Module(PAGE);
   const contentState = module.states.value;
   const inputState = contentState + STATE_SIZE;
@@ -121,8 +119,8 @@ export function makeBlockDecoder(
       if (isData && rules.checksum) module.hash(contentState, to, next - to);
       to = next;
     }
-    if (isData) return { kind: 'data', bytes: copyOf(memory, from, to, allocate(to - from)) };
-    return zeroRun(to - from);
+    if (!isData) return zeroRun(to - from);
+    return { kind: 'data', bytes: lent ? memory.subarray(from, to) : copyOf(memory, from, to) };
   }
 
   return {
@@ -157,7 +155,7 @@ export function makeBlockDecoder(
       length = held = decoded;
       zero = module.isZero(start, length) !== 0;
       if (zero && length > 0) {
-        zeros = copyOf(memory, PAGE, PAGE + given, freshBytes(given));
+        zeros = copyOf(memory, PAGE, PAGE + given);
         zerosLength = length;
       }
       return undefined;
@@ -187,7 +185,8 @@ export function makeBlockDecoder(
   };
 }
 
-function copyOf(bytes: Buffer, from: number, to: number, copy: Buffer): Buffer {
+function copyOf(bytes: Buffer, from: number, to: number): Buffer {
+  const copy = freshBytes(to - from);
   bytes.copy(copy, 0, from, to);
   return copy;
 }

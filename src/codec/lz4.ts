@@ -37,7 +37,7 @@ export const lz4: Codec = {
   async *decode(bytes: ByteStream, context: CodecContext): AsyncGenerator<Run> {
     const reader = makeReader(bytes, context.name);
     const progress = makeProgress(context, reader);
-    const blocks = makeBlockDecoder(context.allocate);
+    const blocks = makeBlockDecoder(context.lent);
     try {
       do {
         const magic = await readMagic(reader);

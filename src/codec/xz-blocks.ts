@@ -1,7 +1,6 @@
 /** Decodes blocks of .xz out of a stream, in this thread or in one that they have been sent to. */
 
 import { setImmediate } from 'node:timers/promises';
-import { freshBytes } from '../bytes.ts';
 import type { ByteStream, Run } from '../types.ts';
 import { makeReader } from './reader.ts';
 import type { ByteReader } from './reader.ts';
@@ -59,21 +58,20 @@ export interface XzBlock {
 const idle: Lzma2Decoder[] = [];
 
 /**
- * Decodes the block `block`, of which `bytes` are all but its header; its runs lie in what `allocate` gives.
+ * Decodes the block `block`, of which `bytes` are all but its header; the bytes of a run are lent until the next one is asked for.
  * @throws SparsecopyError as decoding it in its stream does.
  */
 export async function* decodeXzBlock(
   { streamHeader, header, place }: XzBlock,
   bytes: ByteStream,
-  allocate: (length: number) => Buffer,
 ): AsyncGenerator<Run, void> {
   const { name, start, data } = place;
   await using reader = makeReader(bytes, name, data);
   const check = parseStreamHeader(streamHeader, 0, name)();
   const block = parseBlockHeader(header, start, name);
   const lzma = idle.pop() ?? makeLzma2Decoder();
-  // What filters keep back lies in the same memory.
-  lzma.allocate = block.filters.length === 0 ? allocate : freshBytes;
+  // Filters keep some of it, and change it in place.
+  lzma.lent = block.filters.length === 0;
   try {
     const decoder = makeBlockDecoder(block, check, lzma, place);
     yield* decodeBlock(reader, decoder);

@@ -32,8 +32,8 @@ interface Fault {
 
 /** Decodes LZMA2, one block after the other. It never waits for anything. */
 export interface Lzma2Decoder {
-  /** Gives memory for the bytes of a run; by default each has its own. */
-  allocate: (length: number) => Buffer;
+  /** Whether the bytes of a run are needed only until the next one is asked for, and need not be copied; default false. */
+  lent: boolean;
   /**
    * Starts a block with a dictionary of `dictionarySize` bytes, which decodes to no more than `uncompressedSize`.
    * Gives a fault when there is no memory for it.
@@ -41,7 +41,7 @@ export interface Lzma2Decoder {
   startBlock(dictionarySize: number, uncompressedSize?: number): Fault | undefined;
   /**
    * Decodes a chunk, of which `data` is all that follows its header. What comes out may be kept back until later. Gives the fault when
-   * the chunk is not valid; nothing may be decoded in this block after that. What a run holds is the receiver's.
+   * the chunk is not valid; nothing may be decoded in this block after that. What a run holds is the receiver's, unless it is lent.
    */
   decode(chunk: Chunk, data: Uint8Array): Generator<Run, Fault | undefined>;
   /** What was kept back. */
@@ -108,6 +108,12 @@ export function makeLzma2Decoder(): Lzma2Decoder {
     if (memory.buffer !== module.memory.buffer) memory = Buffer.from(module.memory.buffer);
   };
 
+  function copyOf(start: number, stop: number): Buffer {
+    const copy = freshBytes(stop - start);
+    memory.copy(copy, 0, start, stop);
+    return copy;
+  }
+
   function* takeZeros(): Generator<Run, void> {
     const length = zeros;
     zeros = 0;
@@ -119,9 +125,10 @@ export function makeLzma2Decoder(): Lzma2Decoder {
     yield* takeZeros();
     for (let start = from; start < end; start += PIECE) {
       const stop = Math.min(start + PIECE, end);
-      const bytes = decoder.allocate(stop - start);
-      memory.copy(bytes, 0, start, stop);
-      yield { kind: 'data', bytes };
+      yield {
+        kind: 'data',
+        bytes: decoder.lent ? memory.subarray(start, stop) : copyOf(start, stop),
+      };
     }
   }
 
@@ -143,7 +150,7 @@ export function makeLzma2Decoder(): Lzma2Decoder {
   }
 
   const decoder: Lzma2Decoder = {
-    allocate: freshBytes,
+    lent: false,
     startBlock(dictionarySize, uncompressedSize = Infinity): Fault | undefined {
       const used = Math.min(uncompressedSize, 2 ** 32 - 1);
       if (module.startBlock(dictionarySize, used) === 0) return faults[4];

@@ -1,6 +1,5 @@
 /** Decodes .xz (the .xz file format 1.2.1): knows the order of its parts, and leaves blocks to xz-block. */
 
-import { freshBytes } from '../bytes.ts';
 import { SparsecopyError } from '../errors.ts';
 import type { Codec, CodecContext, Run } from '../types.ts';
 import { hasXzParts, isXz, startsLikeXz } from './magic.ts';
@@ -72,8 +71,8 @@ async function* blocksOf(
         continue;
       }
       lzma ??= makeLzma2Decoder();
-      lzma.allocate =
-        context.allocate === undefined || block.filters.length > 0 ? freshBytes : context.allocate;
+      // Filters keep some of it, and change it in place.
+      lzma.lent = context.lent === true && block.filters.length === 0;
       const decoder = makeBlockDecoder(block, check, lzma, place);
       yield { isAway: false, memory: 0, runs: decodeBlock(reader, decoder) };
       const { uncompressed, checkLength } = decoder;

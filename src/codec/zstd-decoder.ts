@@ -57,7 +57,7 @@ export interface ZstdDecoder {
    * @throws SparsecopyError `CORRUPT`.
    */
   finish(bytes: Uint8Array, at: number): void;
-  /** Takes what is pending; it is the receiver's. */
+  /** Takes what is pending; it is the receiver's, or lent until the next block is decoded. */
   take(): Run[];
   /** Takes what is pending into `output` at `at`, where it must fit. */
   takeInto(output: Uint8Array, at: number): void;
@@ -75,8 +75,8 @@ interface Piece {
   length: number;
 }
 
-/** Makes a decoder, whose runs lie in what `allocate` gives, with a memory of its own: half a MiB, then the window and 1.3 MiB at least, as large as the largest frame needs. */
-export function makeZstdDecoder(allocate: (length: number) => Buffer = freshBytes): ZstdDecoder {
+/** Makes a decoder, whose runs are copies, or `lent`, with a memory of its own: half a MiB, then the window and 1.3 MiB at least, as large as the largest frame needs. */
+export function makeZstdDecoder(lent = false): ZstdDecoder {
   const wasm = instantiate<Exports>(binary);
   const input = wasm.inputArea();
   const frameArea = wasm.frameArea();
@@ -134,7 +134,8 @@ export function makeZstdDecoder(allocate: (length: number) => Buffer = freshByte
     take(): Run[] {
       const runs = pieces.map(({ isZero, start, length }): Run => {
         if (isZero) return { kind: 'zero', length };
-        const bytes = allocate(length);
+        if (lent) return { kind: 'data', bytes: memory.subarray(start, start + length) };
+        const bytes = freshBytes(length);
         memory.copy(bytes, 0, start, start + length);
         return { kind: 'data', bytes };
       });

@@ -44,7 +44,7 @@ export const zstd: Codec = {
         await reader.skip(skippableLength(header), 'skippable frame');
       } else {
         const frame = await readFrameHeader(reader, place, context.limits);
-        decoder ??= makeZstdDecoder(context.allocate);
+        decoder ??= makeZstdDecoder(context.lent);
         for await (const run of decodeFrame(reader, frame, decoder, place)) {
           length += run.kind === 'zero' ? run.length : run.bytes.length;
           yield run;
