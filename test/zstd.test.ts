@@ -639,6 +639,17 @@ describeWith(['zstd'], 'clusters', () => {
     ['that does not match its checksum', false, () => withByte(pack(cluster), 2000, 0x42)],
     ['with a dictionary', false, () => frame(1, [WINDOW_1M, 7], block(noise(65_536), true))],
     ['with the reserved bit', false, () => frame(8, [WINDOW_1M], block(noise(65_536), true))],
+    [
+      'with the reserved block type',
+      false,
+      () => frame(0, [WINDOW_1M], block(noise(65_536), true, 3)),
+    ],
+    [
+      'with a block that is cut',
+      false,
+      () => frame(0, [WINDOW_1M], block(noise(65_535), true, 0, 65_536)),
+    ],
+    ['with a block larger than its window', false, () => frame(0, [0], block(noise(65_536), true))],
     ['with a window of 4 MiB', false, () => frame(0, [12 << 3], block(noise(65_536), true))],
     ['with a window of 2 TiB', false, () => frame(0, [31 << 3], block(noise(65_536), true))],
     ['that is longer than its area', false, () => Buffer.concat([pack(cluster), noise(131_072)])],

@@ -14,7 +14,7 @@ const READ_DEPTH = 2;
 
 /**
  * What is written at a time, up to multiples of it: little, because the system gets memory for a write in one piece where it is aligned, and on
- * virtual machines large pieces are often such that the host must find the memory for them first, at a third of the speed.
+ * a virtual machine larger pieces were often three times as slow to fill (bench/README.md).
  */
 const WRITE_LENGTH = 64 * 1024;
 
