@@ -13,6 +13,9 @@ const fdatasync = promisify(fs.fdatasync);
  */
 const FLUSH_EVERY = 64 * 1024 * 1024;
 
+/** The first time earlier: until then the disk has nothing to do. */
+const FIRST_FLUSH = 16 * 1024 * 1024;
+
 /** Writes in flight: one being done, one waiting. Writes to one file exclude each other in the kernel; more only take threads from the reads. */
 const WRITE_DEPTH = 2;
 
@@ -76,7 +79,7 @@ export function makeWriter(fd: number, options: WriterOptions = {}): Writer {
   const flying = new Set<Promise<void>>();
   let failure: { error: unknown } | undefined;
   let unsynced = 0;
-  let unflushed = 0;
+  let unflushed = FLUSH_EVERY - FIRST_FLUSH;
   let flush: Promise<void> | undefined;
 
   const fail = (error: unknown): void => {
